@@ -1,0 +1,128 @@
+"""What a job waits for: the words of its `after` cell, and whether they are met.
+
+    ok:ID,ID    each of these jobs completed        ok:@G      all of group G completed
+    notok:ID    it failed or was cancelled          ok:@G~2    all finished, at most 2 of them not completed
+    any:ID      it finished                         notok:@G~2 more than 2 failed or were cancelled
+
+Several conditions stand side by side with a space, and all must hold.  A group is every row with that label whose
+own `after` does not name it.  The cell is never rewritten: what it says is computed from rows.
+"""
+
+from .errors import BadArgument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+MET, OPEN, NEVER = "met", "open", "never"
+LABEL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+_HEX = frozenset("0123456789abcdef")
+
+
+class Condition:
+    """One condition: a word, and either ids or a group with the number of members that may go wrong."""
+
+    __slots__ = ("allowed", "group", "ids", "word")
+
+    def __init__(self, word: str, ids: tuple[str, ...], group: str, allowed: int) -> None:
+        self.word = word
+        self.ids = ids
+        self.group = group
+        self.allowed = allowed
+
+
+class GroupCount:
+    """The members of a group: how many there are, are completed, are failed or cancelled."""
+
+    __slots__ = ("all", "notok", "ok")
+
+    def __init__(self, all: int, ok: int, notok: int) -> None:
+        self.all = all
+        self.ok = ok
+        self.notok = notok
+
+
+def is_id(text: str) -> bool:
+    return len(text) == 16 and _HEX.issuperset(text)
+
+
+def is_label(text: object) -> bool:
+    """Whether a text can be the label of a queue or group: 1 to 100 letters, digits, _ . or -."""
+    return isinstance(text, str) and 0 < len(text) <= 100 and LABEL.issuperset(text)
+
+
+def parse(cell: str) -> list[Condition]:
+    """Return the conditions of an `after` cell; BadArgument when it has none of the forms above."""
+    conditions = []
+    for text in cell.split(" "):
+        word, colon, what = text.partition(":")
+        group, tilde, number = what[1:].partition("~") if what.startswith("@") else ("", "", "")
+        ids = () if group else tuple(what.split(","))
+        good = is_label(group) if group else all(map(is_id, ids))
+        if tilde and not (number.isdecimal() and number.isascii() and word in ("ok", "notok")):
+            good = False
+        if word not in ("ok", "notok", "any") or not colon or not good:
+            raise BadArgument(f"after={cell[:200]!r}: {text[:80]!r} is none of ok:ID,ID notok:ID any:ID ok:@GROUP ok:@GROUP~n")
+        conditions.append(Condition(word, ids, group, int(number or 0)))
+    return conditions
+
+
+def as_cell(after: "str | Iterable[str]") -> str:
+    """Return what a caller gave as `after` in the cell's words: a plain id, or several, mean `ok:`."""
+    if isinstance(after, str):
+        return f"ok:{after}" if is_id(after) else after
+    if not hasattr(after, "__iter__"):
+        raise BadArgument(f"after={after!r} is neither a text nor a list of job ids")
+    return "ok:" + ",".join(map(str, after))
+
+
+def names(cell: str, group: str) -> bool:
+    """Whether an `after` cell names a group; such a row is no member of it."""
+    return bool(cell) and any(part.partition("@")[2].partition("~")[0] == group for part in cell.split(" "))
+
+
+def state(
+    cell: str, status_of: "Callable[[str], str | None]", count: "Callable[[str], GroupCount]"
+) -> tuple[str, str]:
+    """Return (MET | OPEN | NEVER, reason); `status_of` gives None for a job that is gone."""
+    try:
+        conditions = parse(cell)
+    except BadArgument as error:
+        return OPEN, str(error)
+    result = MET
+    for condition in conditions:
+        if condition.group:
+            got, who = _group_state(condition, count(condition.group)), f"group {condition.group}"
+        else:
+            got, who = _ids_state(condition, status_of)
+        if got == NEVER:
+            return NEVER, f"never {condition.word}: {who}"
+        if got == OPEN:
+            result = OPEN
+    return result, ""
+
+
+def _ids_state(condition: Condition, status_of: "Callable[[str], str | None]") -> tuple[str, str]:
+    result = MET
+    for id in condition.ids:
+        status = status_of(id)
+        if status in ("pending", "processing"):
+            result = OPEN
+        elif condition.word != "any" and (status is None or (status == "completed") != (condition.word == "ok")):
+            return NEVER, f"job {id}" + (" is gone" if status is None else "")
+    return result, ""
+
+
+def _group_state(condition: Condition, members: GroupCount) -> str:
+    finished = members.ok + members.notok == members.all
+    if condition.word == "any":
+        return MET if finished else OPEN
+    if not members.all:
+        return NEVER
+    if condition.word == "ok":
+        if members.notok > condition.allowed:
+            return NEVER
+        return MET if finished else OPEN
+    if members.notok > condition.allowed:
+        return MET
+    return NEVER if finished else OPEN

@@ -1,0 +1,149 @@
+"""Old jobs: moved to the archive, deleted, or copied to a backup.
+
+`queue.tsv.d/archive/YYYY-MM.tsv` has the queue's columns; a job lies in the month of its id.
+"""
+
+import os
+import time
+
+from .after import parse
+from .disk import QueueFile
+from .edit import WAITING, Edit, line_of
+from .errors import BadArgument, NotStored, in_seconds
+from .files import blocks, read_header, sync, sync_folder, write_all
+from .job import Job
+from .journal import all_lines, overlay, worker_of
+from .lock import make
+from .lookup import month_of
+from .tsv import COLUMNS, HEADER, STATUSES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import timedelta
+
+
+def purge(
+    edit: Edit,
+    older_than: "float | timedelta | None",
+    *,
+    status: str | None,
+    type: str | None,
+    queue: str | None,
+    ids: "Iterable[str] | None",
+) -> list[Job]:
+    """Delete jobs and return them; see `Queue.purge`."""
+    if status is not None and status not in STATUSES:
+        raise BadArgument(f"status={status!r} is none of {', '.join(STATUSES)}")
+    before = time.time() - in_seconds(older_than) if older_than is not None else None
+    gone = []
+    with edit as e:
+        keep = _named(e)
+        rows = [job for id in ids if (job := e.get(id))] if ids is not None else e.scan(status, type, queue)
+        for job in rows:
+            if status is not None and job.status != status or type is not None and job.type != type:
+                continue
+            if queue is not None and job.queue != queue or job.status == "processing" or keep(job):
+                continue
+            if status is None and ids is None and not job.finished:
+                continue
+            if before is None or _age_from(job) < before:
+                gone.append(job)
+        for job in gone:
+            e.remove(job)
+    return gone
+
+
+def archive(edit: Edit, file: QueueFile, older_than: "float | timedelta") -> list[Job]:
+    """Move finished jobs to the archive and return them; a crash in between moves them again, once."""
+    before = time.time() - in_seconds(older_than)
+    with edit as e:
+        keep = _named(e)
+        old = [job for job in e.scan() if job.finished and _age_from(job) < before and not keep(job)]
+        months: dict[str, list[Job]] = {}
+        for job in old:
+            months.setdefault(_month(job), []).append(job)
+        for month, jobs in sorted(months.items()):
+            _add_to(file, month, jobs)
+        for job in old:
+            e.remove(job)
+    return old
+
+
+def _named(e: Edit) -> "Callable[[Job], bool]":
+    """Return whether an unfinished job waits for a job."""
+    ids: set[str] = set()
+    groups: set[str] = set()
+    for job in e.rows(WAITING):
+        if not job.finished and job.after:
+            try:
+                conditions = parse(job.after)
+            except BadArgument:
+                continue
+            for condition in conditions:
+                ids.update(condition.ids)
+                groups.add(condition.group)
+    groups.discard("")
+    return lambda job: job.id in ids or (job.group or "") in groups
+
+
+def _age_from(job: Job) -> float:
+    return job.finished_at or job.created_at
+
+
+def _month(job: Job) -> str:
+    try:
+        return month_of(job.id)
+    except (ValueError, OverflowError, OSError):
+        return time.strftime("%Y-%m", time.gmtime(job.created_at))
+
+
+def _add_to(file: QueueFile, month: str, jobs: list[Job]) -> None:
+    folder = file.make_side("archive")
+    path = os.path.join(folder, month + ".tsv")
+    fd = make(path, os.O_RDWR | os.O_APPEND, file.real)
+    size = os.fstat(fd).st_size
+    try:
+        header = read_header(fd, path) if size else None
+        columns = {name for job in jobs for name in job.header.columns if name not in COLUMNS}
+        if header is None:
+            header = HEADER.with_columns(columns)
+            os.ftruncate(fd, 0)
+            write_all(fd, header.line + b"\n")
+        there = set()
+        moving = {job.cells[0] for job in jobs}
+        for _, block in blocks(fd, 0):
+            there.update(moving.intersection(line.split(b"\t", 1)[0] for line in block.split(b"\n")))
+        if size and os.pread(fd, 1, os.fstat(fd).st_size - 1) != b"\n":
+            write_all(fd, b"\n")
+        write_all(fd, b"".join(line_of(job, header) for job in jobs if job.cells[0] not in there))
+        sync(fd)
+        sync_folder(folder)
+    except OSError as error:
+        os.ftruncate(fd, size)
+        raise NotStored(f"{path}: not archived: {error.strerror}") from error
+    finally:
+        os.close(fd)
+
+
+def backup(edit: Edit, file: QueueFile, path: str) -> None:
+    """Write the queue, with what workers have finished, to `path` by rename."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    with edit as e:
+        if not e.exists:
+            raise BadArgument(f"{file.path}: there is no queue to back up")
+        lines = all_lines(file.side)
+        for job in list(e.scan("processing")):
+            worker, k = worker_of(job)
+            seen, ended = overlay(job, lines.get(worker, ()), k)
+            if ended:
+                e.put(job, seen)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, os.fstat(file.fd).st_mode & 0o777)
+        try:
+            e.copy_to(fd)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+        sync_folder(os.path.dirname(path))
+        e.give_up()

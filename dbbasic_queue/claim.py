@@ -1,0 +1,218 @@
+"""Which rows to run next: one look at the whole file, kept for as long as the file is the one we wrote ourselves.
+
+A byte regex matches only rows that are pending and due, so a million scheduled rows cost one pass over bytes.  Due
+rows are kept as one number each, whose order is (queue rank, priority, run_at, position).
+"""
+
+import os
+import re
+from bisect import bisect_left, insort
+
+from .errors import QueueError
+from .edit import WAITING, Edit, new_offset
+from .files import blocks
+from .hint import NEVER_DUE, Hint
+from .job import Job
+from .lookup import lines_with
+from .tsv import PENDING, PROCESSING, row
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    Wants = Callable[[str, str], int | None]  # (type, queue) -> rank, None when the row is not ours
+
+AT = 48  # bits of a row's position in its ticket, 40 of its run_at, 33 of its priority
+_PRINT = 256
+
+
+class Stale(QueueError):
+    """A row is not what the kept look said: look at the whole file again."""
+
+
+class Look:
+    """What one look found: `due` tickets in order, rows that wait or are processing, and when the next is due."""
+
+    def __init__(self, wants: "Wants", aging: "Mapping[str, float]") -> None:
+        self._wants = wants
+        self._aging = aging
+        self.due: list[int] = []
+        self.waiting: dict[bytes, Job] = {}
+        self.processing: dict[bytes, Job] = {}
+        self.ready = 0  # rows whose `after` is met, and which were left all the same
+        self.bound = NEVER_DUE  # of the pending rows that are neither due for us nor waiting
+        self.at = 0
+        self.full_at = 0
+        self._pin = -1
+        self._print = b""
+
+    def close(self) -> None:
+        if self._pin >= 0:
+            os.close(self._pin)
+            self._pin = -1
+
+    def holds(self, edit: Edit, fd: int) -> bool:
+        """Whether the file is still the one we looked at, perhaps with rows added."""
+        if self._pin < 0:
+            return False
+        mine, now = os.fstat(self._pin), os.fstat(fd)
+        if (mine.st_ino, mine.st_dev) != (now.st_ino, now.st_dev) or edit.size < self.at:
+            return False
+        return os.pread(fd, len(self._print), self.at - len(self._print)) == self._print
+
+    def keep(self, edit: Edit, path: str, fd: int) -> None:
+        """After a commit: follow the rows to where it put them, and remember which file this is about.
+
+        The open descriptor keeps the file's inode from being used again.
+        """
+        self.close()
+        if edit.widened:
+            return
+        starts, shifts = edit.moves()
+        if starts:
+            self._move(starts, shifts)
+        self.at = edit.size + shifts[-1]
+        self._print = os.pread(fd, min(_PRINT, self.at), self.at - min(_PRINT, self.at))
+        self._pin = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def take(self, edit: Edit, fd: int, now: float) -> None:
+        """Look at what was added since; from the beginning at first."""
+        if not self.at:
+            self.at = edit.start
+            self.full_at = int(now)
+        due = self._scan(fd, edit, self.at, edit.size, now)
+        if self.due and due:
+            self.due = sorted(self.due + due)
+        elif due:
+            self.due = sorted(due)
+        self.at = edit.size
+
+    def _scan(self, fd: int, edit: Edit, start: int, stop: int, now: float) -> list[int]:
+        tickets: list[int] = []
+        limit = int(now)
+        pattern = _due_pattern(max(limit, self.bound - 1 if self.bound < NEVER_DUE else NEVER_DUE))
+        step = 1
+        for offset, block in blocks(fd, start, stop):
+            for begin, end in lines_with(block, (b"\tprocessing\t",)):
+                self._note(edit, block, offset, begin, end, PROCESSING, self.processing)
+            for begin, end in lines_with(block, WAITING):
+                self._note(edit, block, offset, begin, end, PENDING, self.waiting)
+            found = pattern.search(block)
+            while found:
+                begin = block.rfind(b"\n", 0, found.start()) + 1
+                end = block.find(b"\n", found.start())
+                cells = row(block[begin:end], edit.header)
+                if cells is not None and cells[3] == PENDING and cells[0] not in self.waiting:
+                    job = Job(cells, edit.header, offset + begin, end - begin + 1)
+                    if job.is_due(now):
+                        ticket = self.ticket(job)
+                        if ticket is not None:
+                            tickets.append(ticket)
+                    elif job.run_at < self.bound:
+                        # a lower bound may be coarse: fewer new patterns where run_at falls from row to row
+                        self.bound = max(limit + 1, job.run_at - step)
+                        step = min(step * 2, 3600)
+                        pattern = _due_pattern(max(limit, self.bound - 1))
+                found = pattern.search(block, end)
+        return tickets
+
+    def _note(
+        self, edit: Edit, block: bytes, offset: int, begin: int, end: int, status: bytes, into: dict[bytes, Job]
+    ) -> None:
+        cells = row(block[begin:end], edit.header)
+        if cells is not None and cells[3] == status:
+            job = Job(cells, edit.header, offset + begin, end - begin + 1)
+            if status == PROCESSING or job.cell("after"):
+                into[cells[0]] = job
+
+    def ticket(self, job: Job) -> int | None:
+        """Return a due row's place in the order as one number, None when it is not for us."""
+        queue = job.queue
+        rank = self._wants(job.type, queue)
+        if rank is None:
+            self.bound = 0  # due for somebody: the next tick looks again
+            return None
+        priority, run_at = job.priority, job.run_at
+        aging = self._aging.get(queue)
+        if aging:
+            priority, run_at = 0, max(0, int(run_at + aging * priority))
+        return ((rank << 33 | priority + (1 << 32)) << 40 | max(0, run_at)) << AT | job.at
+
+    def add(self, job: Job) -> None:
+        """Take a row that has become due into the order."""
+        ticket = self.ticket(job)
+        if ticket is not None:
+            insort(self.due, ticket)
+
+    def claimable(self, edit: Edit, fd: int, now: float) -> "Iterator[tuple[int, Job]]":
+        """Yield (ticket, job) in order, as the rows now are; Stale when a row is not what was seen."""
+        reader = _Rows(fd, edit)
+        for ticket in self.due:
+            job = reader.at(ticket & (1 << AT) - 1)
+            if job is None or job.cells[3] != PENDING or not job.is_due(now):
+                raise Stale(f"{edit.path}: rows were changed in place, without the lock")
+            yield ticket, job
+
+    def _move(self, starts: list[int], shifts: list[int]) -> None:
+        low = (1 << AT) - 1
+        last, total = starts[-1], shifts[-1]
+        self.due = [t + (total if t & low > last else shifts[bisect_left(starts, t & low)]) for t in self.due]
+        for job in (*self.waiting.values(), *self.processing.values()):
+            job.at = new_offset(job.at, starts, shifts)
+
+    def hint(self, fd: int, last_id: str) -> Hint:
+        """Return what an idle tick needs to know of the file as it is now."""
+        st = os.fstat(fd)
+        bound = 0 if self.due or self.ready else self.bound
+        return Hint(
+            st.st_ino, st.st_size, st.st_mtime_ns, self.full_at, bound, len(self.waiting), len(self.processing), last_id
+        )
+
+
+class _Rows:
+    """Rows at known places, read a block at a time."""
+
+    def __init__(self, fd: int, edit: Edit) -> None:
+        self._fd = fd
+        self._edit = edit
+        self._start = 0
+        self._block = b""
+
+    def at(self, at: int) -> Job | None:
+        changed = self._edit.changed(at)
+        if changed is not None:
+            return changed
+        begin = at - self._start
+        if begin < 1 or begin >= len(self._block) or self._block.find(b"\n", begin) < 0:
+            self._start, reach = at - 1, 1 << 18
+            self._block = os.pread(self._fd, reach, at - 1)
+            while b"\n" not in self._block[1:] and len(self._block) == reach:
+                reach *= 4
+                self._block = os.pread(self._fd, reach, at - 1)
+            begin = 1
+        end = self._block.find(b"\n", begin)
+        if end < 0 or self._block[begin - 1] != 10:
+            return None
+        cells = row(self._block[begin:end], self._edit.header)
+        return Job(cells, self._edit.header, at, end - begin + 1) if cells else None
+
+
+def _due_pattern(limit: int) -> "re.Pattern[bytes]":
+    """Return what finds pending rows with run_at <= limit, or a run_at that is the row's created_at."""
+    return re.compile(rb"\tpending\t(\d+)(?:\.\d*)?\t(?:\1|%b)(?:\.\d*)?\t" % _at_most(limit).encode())
+
+
+def _at_most(limit: int) -> str:
+    """Return a regex for the whole numbers up to a limit, without leading zeros."""
+    if limit >= NEVER_DUE - 1:
+        return r"\d+"
+    digits = str(max(limit, 0))
+    forms = [rf"(?!\d{{{len(digits)}}})\d+"] if len(digits) > 1 else []
+    for at, digit in enumerate(digits):
+        if digit != "0":
+            rest = len(digits) - at - 1
+            forms.append(f"{digits[:at]}[0-{int(digit) - 1}]" + (rf"\d{{{rest}}}" if rest else ""))
+    forms.append(digits)
+    return "|".join(forms)
+
+

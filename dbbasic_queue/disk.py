@@ -1,0 +1,266 @@
+"""The queue file on the disk: made once, appended to, replaced.  No other room writes it.
+
+Adding is one write at the end.  Every other change writes a neighbour file, in which untouched rows are copied as
+bytes, syncs it and renames it over the old one: a crash at any point leaves the old file or the new one.
+"""
+
+import os
+
+from .errors import NotStored, QueueBusy, QueueError
+from .files import BLOCK, copy_attributes, copy_range, dress, last_line, read_header, sync, sync_folder, write_all
+from .lock import lock_at, make
+from .tsv import HEADER, Header
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    Piece = bytes | tuple[int, int]  # new bytes, or a stretch of the present file
+
+
+class Changed(QueueBusy):
+    """Somebody wrote the file without the lock while an edit was under way; nothing was changed."""
+
+
+class QueueFile:
+    """One queue file.  Everything but `lock` and the paths asks that the lock is held."""
+
+    def __init__(self, path: str) -> None:
+        self._lock = lock_at(path)
+        self.path = path
+        self.header = HEADER
+        self._warned = False
+
+    @property
+    def real(self) -> str:
+        """The path with every link resolved."""
+        return self._lock.real
+
+    @property
+    def side(self) -> str:
+        """The folder for all that is not the queue itself."""
+        return self._lock.real + ".d"
+
+    @property
+    def fd(self) -> int:
+        return self._lock.fd
+
+    def lock(self, timeout: float, *, create: bool = False) -> bool:
+        """Take the lock and read the header; False, without the lock, if there is no file and not `create`."""
+        if not self._lock.take(timeout, self._create if create else None):
+            return False
+        try:
+            self.header = self._header()
+        except BaseException:
+            self._lock.release()
+            raise
+        return True
+
+    def unlock(self) -> None:
+        self._lock.release()
+
+    # --- the beginning
+
+    def _create(self, real: str) -> None:
+        """Make the file with its header; link() lets exactly one of many first users win."""
+        folder = os.path.dirname(real)
+        temporary = self._temporary(real)
+        try:
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660)
+            try:
+                write_all(fd, HEADER.line + b"\n")
+                sync(fd)
+                os.link(temporary, real)
+            except FileExistsError:
+                return
+            finally:
+                os.close(fd)
+                os.unlink(temporary)
+            sync_folder(folder)
+        except OSError as error:
+            raise NotStored(f"{self.path}: cannot be made: {error.strerror}") from error
+
+    def _temporary(self, real: str) -> str:
+        folder, name = os.path.split(real)
+        return os.path.join(folder, f".{name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+
+    def _header(self) -> Header:
+        """Return the header; an empty file, or one whose header is torn, gets a new one."""
+        line = self.header.line + b"\n"
+        if os.pread(self.fd, len(line), 0) == line:
+            return self.header
+        found = read_header(self.fd, self.path)
+        if found is None:
+            try:
+                os.ftruncate(self.fd, 0)
+                write_all(self.fd, HEADER.line + b"\n")
+                sync(self.fd)
+            except OSError as error:
+                raise NotStored(f"{self.path}: no header could be written: {error.strerror}") from error
+        return found or HEADER
+
+    # --- the end
+
+    def end(self) -> tuple[int, bytes]:
+        """Return the size and the last line; a torn tail is first closed, or moved to torn.tsv.
+
+        A tail with all its tabs is a whole row, since the last column of a new row is empty.  Any other tail was
+        acknowledged to nobody.
+        """
+        size = os.fstat(self.fd).st_size
+        line = last_line(self.fd, size)
+        if line.endswith(b"\n"):
+            return size, line
+        try:
+            if line.count(b"\t") == self.header.width - 1:
+                write_all(self.fd, b"\n")
+                return size + 1, line + b"\n"
+            torn = make(os.path.join(self.make_side(), "torn.tsv"), os.O_WRONLY | os.O_APPEND, self.real)
+            try:
+                write_all(torn, line + b"\n")
+                sync(torn)
+            finally:
+                os.close(torn)
+            os.ftruncate(self.fd, size - len(line))
+        except OSError as error:
+            raise NotStored(f"{self.path}: the torn last line cannot be mended: {error.strerror}") from error
+        return self.end()
+
+    def append(self, rows: bytes, *, durable: bool) -> None:
+        """Add whole lines.  When this raises, the file is as it was before."""
+        size = os.fstat(self.fd).st_size
+        try:
+            write_all(self.fd, rows)
+            if durable:
+                self._settle_rename()
+                sync(self.fd)
+        except BaseException as error:
+            os.ftruncate(self.fd, size)  # the lock is ours: nobody has added since
+            if isinstance(error, OSError):
+                raise NotStored(f"{self.path}: not known to be stored: {error.strerror}") from error
+            raise
+
+    def _settle_rename(self) -> None:
+        """Sync the folder if whoever renamed last died before he did: a power cut would bring the old file back."""
+        unsettled = os.path.join(self.side, "unsettled")
+        if os.path.exists(unsettled):
+            sync_folder(os.path.dirname(self.real))
+            os.unlink(unsettled)
+
+    # --- all of it
+
+    def replace(self, pieces: "Iterable[Piece]", seen: os.stat_result) -> None:
+        """Put a new file made of `pieces` in the place of the present one, which was read as `seen`.
+
+        Mode, owner, group and attributes stay.  Changed, with nothing done, when the file is not as it was seen.
+        """
+        if seen.st_nlink > 1:
+            raise QueueError(f"{self.path}: has another hard link, which a rename would cut off; remove it first")
+        folder = os.path.dirname(self.real)
+        temporary, fd = self._temporary(self.real), -1
+        try:
+            self._sweep(folder)
+            fd = os.open(temporary, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self._keep_owner(fd, seen)
+            copy_attributes(self.fd, fd)
+            self.write(pieces, fd)
+            os.fsync(fd)
+            self._hold(fd)
+            now = os.stat(self.path)
+            if (now.st_ino, now.st_size, now.st_mtime_ns) != (seen.st_ino, seen.st_size, seen.st_mtime_ns):
+                raise Changed(f"{self.path}: was written without the lock meanwhile; nothing was changed, try again")
+            unsettled = os.path.join(self.make_side(), "unsettled")
+            os.close(make(unsettled, os.O_WRONLY, self.real))
+            os.rename(temporary, self.real)
+        except BaseException as error:
+            if fd >= 0:
+                os.close(fd)
+                os.unlink(temporary)
+            if isinstance(error, PermissionError):
+                raise QueueError(f"{folder}: {error.strerror}: an edit writes a neighbour of the queue file "
+                                 "in this folder and renames it; only adding works without that") from error
+            if isinstance(error, OSError):
+                raise NotStored(f"{self.path}: not changed: {error.strerror}") from error
+            raise
+        self._lock.replaced_by(fd)
+        try:
+            sync_folder(folder)
+            os.unlink(unsettled)
+        except OSError as error:
+            raise NotStored(f"{self.path}: changed, but not known to be on the disk: {error.strerror}") from error
+
+    def write(self, pieces: "Iterable[Piece]", target: int) -> None:
+        """Write pieces of the present file and new bytes to another file."""
+        waiting: list[bytes] = []
+        size = 0
+        for piece in pieces:
+            if not isinstance(piece, tuple):
+                waiting.append(piece)
+                size += len(piece)
+            elif piece[1] - piece[0] < 1 << 16:
+                waiting.append(os.pread(self.fd, piece[1] - piece[0], piece[0]))
+                size += piece[1] - piece[0]
+            else:
+                write_all(target, b"".join(waiting))
+                waiting, size = [], 0
+                copy_range(self.fd, target, *piece)
+            if size >= BLOCK:
+                write_all(target, b"".join(waiting))
+                waiting, size = [], 0
+        if size:
+            write_all(target, b"".join(waiting))
+
+    def _hold(self, fd: int) -> None:
+        from filelock import lock_descriptor
+
+        if not lock_descriptor(fd, blocking=False):
+            raise Changed(f"{self.path}: somebody locked our neighbour file; nothing was changed, try again")
+
+    def _keep_owner(self, fd: int, seen: os.stat_result) -> None:
+        if dress(fd, seen):
+            return
+        if os.fstat(fd).st_gid != seen.st_gid or not seen.st_mode & 0o020:
+            raise QueueError(f"{self.path}: belongs to user {seen.st_uid}, whom an edit by user {os.geteuid()} "
+                             "would lock out; run the worker as that user, or share the file by its group")
+        if not self._warned:
+            from .log import warn
+
+            self._warned = True
+            warn("%s: belonged to user %d, from now on to %d; its group is kept", self.path, seen.st_uid, os.geteuid())
+
+    def _sweep(self, folder: str) -> None:
+        """Remove what an edit left that was killed; only who holds the lock makes such files."""
+        start = f".{os.path.basename(self.real)}."
+        for name in os.listdir(folder):
+            if name.startswith(start) and name.endswith(".tmp"):
+                os.unlink(os.path.join(folder, name))
+
+    # --- beside it
+
+    def make_side(self, *names: str) -> str:
+        """Make the side folder, and a folder in it, as open as the queue file is; return the path."""
+        path = self.side
+        for name in ("", *names):
+            path = os.path.join(path, name) if name else path
+            if not os.path.isdir(path):
+                st = os.stat(self.real)
+                os.mkdir(path, 0o700)
+                if os.geteuid() == 0:
+                    os.chown(path, st.st_uid, st.st_gid)
+                if os.stat(path).st_gid != st.st_gid:
+                    st = os.stat(path)
+                mode = st.st_mode & 0o666
+                os.chmod(path, 0o700 | mode | (mode & 0o444) >> 2)
+                sync_folder(os.path.dirname(path))
+        return path
+
+    def put(self, name: str, data: bytes) -> None:
+        """Replace a small file by rename, unsynced: for what may be lost."""
+        temporary = f"{name}.{os.getpid()}.tmp"
+        fd = make(temporary, os.O_WRONLY | os.O_TRUNC, self.real)
+        try:
+            write_all(fd, data)
+        finally:
+            os.close(fd)
+        os.rename(temporary, name)
+

@@ -1,0 +1,368 @@
+"""One edit: find rows under the lock, change them, and put the new file in the place of the old one, or nothing.
+
+Rows are found by searching bytes; only candidates are split into cells.  What this edit has changed is seen by what
+it asks afterwards.  When it ends jobs, it also ends those that can now never run, down the whole graph.
+"""
+
+import os
+import time
+from bisect import bisect_left
+from itertools import accumulate
+
+from . import after, hint
+from .disk import QueueFile
+from .errors import BadArgument, DuplicateId
+from .files import blocks
+from .job import Job, encode, new_ids
+from .lookup import archived, find_row, lines_with
+from .tsv import CANCELLED, FINISHED, PENDING, Header, rehead, row
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import TracebackType
+    from typing import Any
+
+    from .disk import Piece
+
+WAITING = (b"\tok:", b"\tnotok:", b"\tany:")
+
+
+class Edit:
+    """`with queue.edit() as e:` holds the lock; a body that raises changes nothing.
+
+    The body must be quick and must not call verbs of the same queue: that is a QueueBusy.
+    """
+
+    def __init__(self, file: QueueFile, timeout: float, *, durable: bool = True, create: bool = True) -> None:
+        self._file = file
+        self.path = file.path
+        self._timeout = timeout
+        self._durable = durable
+        self._create = create
+        self._changed: dict[int, Job | None] = {}  # by offset; None is a removed row
+        self._sizes: dict[int, int] = {}  # of those rows as they stand in the file
+        self._lines: dict[int, bytes] = {}  # and as they will
+        self.added: list[Job] = []
+        self._by_id: dict[bytes, Job | None] = {}
+        self._counts: dict[str, after.GroupCount] = {}
+        self._wanted: set[str] = set()
+        self._ended = False  # a job finished or went: others may wait for it
+        self._committed = False
+        self.exists = False
+        self.size = 0
+        self.last_id = ""
+        self.widened = False
+        self.cancelled: list[Job] = []
+
+    def __enter__(self) -> "Edit":
+        self.exists = self._file.lock(self._timeout, create=self._create)
+        if self.exists:
+            try:
+                self.header = self._file.header
+                self.size, last = self._file.end()
+                self.start = len(self.header.line) + 1
+                self.seen = os.fstat(self._file.fd)
+                id = last.split(b"\t", 1)[0].decode(errors="replace") if self.size > self.start else ""
+                self.last_id = id if after.is_id(id) else ""
+            except BaseException:
+                self._file.unlock()
+                raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
+    ) -> None:
+        if self.exists:
+            try:
+                if kind is None and not self._committed:
+                    self.commit()
+                    if self._changed:
+                        hint.carry(self._file, self.seen, self._changed.items())
+            finally:
+                self._file.unlock()
+
+    # --- asking
+
+    def get(self, id: str) -> Job | None:
+        """Return the job with this id as it stands in this edit, or None; the archive is not asked."""
+        key = id.encode()
+        if key in self._by_id:
+            return self._by_id[key]
+        found = find_row(self._file.fd, key, self.start, self.size) if self.exists and after.is_id(id) else None
+        if found is None and self.exists and id and not after.is_id(id):
+            return next(self.find("id", id), None)
+        cells = row(found[1][:-1], self.header) if found else None
+        return Job(cells, self.header, found[0], len(found[1])) if found and cells else None
+
+    def find(self, column: str, value: "Any") -> "Iterator[Job]":
+        """Yield each job whose column has this value."""
+        cell = encode(column, value)
+        if column == "queue" and cell == b"default":
+            cell = b""
+        at = self.header.index.get(column) if self.exists else None
+        for job in self.rows((cell,) if cell else ()):
+            here = job.header.index.get(column) if job.header is not self.header else at
+            if (job.cells[here] if here is not None else b"") == cell:
+                yield job
+
+    def scan(self, status: str | None = None, type: str | None = None, queue: str | None = None) -> "Iterator[Job]":
+        """Yield each job with these values, lazily; those that this edit changed come first."""
+        for job in self.rows((b"\t%b\t" % (status or type or "").encode(),) if status or type else ()):
+            if (status is None or job.status == status) and (type is None or job.type == type):
+                if queue is None or job.queue == queue:
+                    yield job
+
+    def rows(self, needles: "Iterable[bytes]" = (), start: int = 0) -> "Iterator[Job]":
+        """Yield each readable row whose line holds one of the needles (any row without needles)."""
+        if not self.exists:
+            return
+        before = dict(self._changed)
+        yield from [job for job in (*before.values(), *self.added) if job is not None]
+        for offset, block in blocks(self._file.fd, start or self.start, self.size):
+            for begin, end in sorted(lines_with(block, needles)):
+                at = offset + begin
+                if at in before:
+                    continue
+                if at in self._changed:
+                    job = self._changed[at]
+                    if job is not None:
+                        yield job
+                    continue
+                cells = row(block[begin:end], self.header)
+                if cells:
+                    yield Job(cells, self.header, at, end - begin + 1)
+
+    def status_of(self, id: str) -> str | None:
+        """Return a job's status here or in the archive, None when it is in neither."""
+        job = self.get(id)
+        if job is not None or id.encode() in self._by_id:
+            return job.status if job else None
+        job = archived(self._file, id)
+        return job.status if job else None
+
+    def count(
+        self, status: str | None = None, type: str | None = None, queue: str | None = None, group: str | None = None
+    ) -> int:
+        """Count jobs with these values, as they stand in this edit."""
+        rows = self.find("group", group) if group else self.scan(status, type, queue)
+        return sum(
+            (status is None or job.status == status)
+            and (type is None or job.type == type)
+            and (queue is None or job.queue == queue)
+            for job in rows
+        )
+
+    def count_group(self, group: str) -> "after.GroupCount":
+        """Count the members of a group: the rows with this label whose own `after` does not name it."""
+        found = self._counts.get(group)
+        if found is None:
+            every = ok = notok = 0
+            for job in self.find("group", group):
+                if not after.names(job.cell("after"), group):
+                    every += 1
+                    ok += job.status == "completed"
+                    notok += job.status in ("failed", "cancelled")
+            found = self._counts[group] = after.GroupCount(every, ok, notok)
+        return found
+
+    # --- changing
+
+    def change(self, job: Job, **cells: "Any") -> Job:
+        """Give cells of a job new values, and return the job as it now is."""
+        header = job.header
+        missing = {name for name, value in cells.items() if name not in header.index and encode(name, value)}
+        if missing:
+            header = header.with_columns(missing)
+            self._wanted |= missing
+            line = rehead(b"\t".join(job.cells), job.header, header)
+            job = Job(line.split(b"\t"), header, job.at, job.size)
+        return self.put(job, job.replace(**{name: value for name, value in cells.items() if name in header.index}))
+
+    def put(self, old: Job, new: Job) -> Job:
+        if new.cells[3] in FINISHED and old.cells[3] not in FINISHED:
+            self._ended = True
+        self._by_id[new.cells[0]] = new
+        self._counts.clear()
+        if new.at < 0:
+            self.added = [new if job.cells[0] == new.cells[0] else job for job in self.added]
+        else:
+            self._changed[new.at] = new
+            self._sizes[new.at] = new.size
+        return new
+
+    def add(self, job: Job) -> str:
+        """Add a job made by `new_job`, and return its id."""
+        return self.add_all([job])[0]
+
+    def add_all(self, jobs: "list[Job]") -> list[str]:
+        """Add jobs in order; those without an id of their own get rising ones."""
+        given = {job.cells[0] for job in jobs if job.cells[0]}
+        if given:
+            self._refuse_duplicates(jobs, given)
+        ids = iter(new_ids(len(jobs) - sum(1 for job in jobs if job.cells[0]), self._highest()))
+        for job in jobs:
+            if not job.cells[0]:
+                job.cells[0] = next(ids).encode()
+        self._refuse_unknown_parents(jobs)
+        for job in jobs:
+            self._by_id[job.cells[0]] = job
+            for at, name in enumerate(job.header.columns):
+                if job.cells[at] and name not in self.header.index:
+                    self._wanted.add(name)
+        self.added += jobs
+        self._counts.clear()
+        return [job.id for job in jobs]
+
+    def _highest(self) -> str:
+        return max(self.last_id, self.added[-1].id if self.added else "")
+
+    def _refuse_duplicates(self, jobs: "list[Job]", given: set[bytes]) -> None:
+        if len(given) < sum(1 for job in jobs if job.cells[0]):
+            raise DuplicateId("the same id is given to two of these jobs")
+        for id in given:
+            if (id in self._by_id or id.decode() <= self.last_id) and self.get(id.decode()):
+                raise DuplicateId(f"{self._file.path}: a job with the id {id.decode()} is there already")
+
+    def _refuse_unknown_parents(self, jobs: "list[Job]") -> None:
+        here = {job.id for job in jobs}
+        labels = {job.cell("group") for job in jobs}
+        for job in jobs:
+            for condition in after.parse(job.cell("after")) if job.cell("after") else ():
+                for id in condition.ids:
+                    if id not in here and self.status_of(id) is None:
+                        raise BadArgument(f"after={job.cell('after')[:200]!r}: no job has the id {id}")
+                if condition.group and condition.group not in labels and not self.count_group(condition.group).all:
+                    raise BadArgument(f"after={job.cell('after')[:200]!r}: no job is in the group {condition.group}")
+
+    def remove(self, job: Job) -> None:
+        """Delete a job's row."""
+        self._by_id[job.cells[0]] = None
+        self._counts.clear()
+        self._ended = True
+        if job.at < 0:
+            self.added = [other for other in self.added if other is not job]
+        else:
+            self._changed[job.at] = None
+            self._sizes[job.at] = job.size
+
+    # --- who waits
+
+    def settle(self, waiting: "Iterable[Job] | None" = None) -> list[Job]:
+        """Cancel pending jobs whose `after` can never come true, and return those whose `after` is met."""
+        rows = self.rows(WAITING) if waiting is None else waiting
+        left = {job.id: job for job in rows if job.cells[3] == PENDING and job.cell("after")}
+
+        def status_of(id: str) -> str | None:
+            return "pending" if id in left else self.status_of(id)
+
+        met: list[Job] = []
+        again = True
+        while again:
+            again, met = False, []
+            for job in list(left.values()):
+                state, reason = after.state(job.cell("after"), status_of, self.count_group)
+                if state == after.MET:
+                    met.append(job)
+                elif state == after.NEVER:
+                    del left[job.id]
+                    ended = self.change(job, status=CANCELLED, error=reason, finished_at=time.time())
+                    self.cancelled.append(ended)
+                    again = True
+        self._ended = False
+        return met
+
+    def revive(self) -> list[Job]:
+        """Make pending again what was cancelled only because of jobs that are pending again in this edit."""
+        left = {job.id: job for job in self.rows((b"\tnever ",)) if job.status == "cancelled" and job.after}
+        revived: list[Job] = []
+        again = True
+        while again:
+            again = False
+            for job in list(left.values()):
+                if (job.error or "").startswith("never "):
+                    if after.state(job.cell("after"), self.status_of, self.count_group)[0] != after.NEVER:
+                        del left[job.id]
+                        revived.append(self.change(job, status=PENDING, error="", finished_at=None))
+                        again = True
+        return revived
+
+    # --- the end
+
+    def commit(self) -> None:
+        """Write what was changed; without changes nothing is written."""
+        if self._ended:
+            self.settle()
+        self._committed = True
+        if not self._changed and not self.added:
+            return
+        target = self.header
+        if self._wanted or self._changed:
+            target = self.header.with_columns(self._wanted)
+        if not self._changed and target is self.header:
+            self._file.append(b"".join(line_of(job, target) for job in self.added), durable=self._durable)
+        else:
+            pieces = self._pieces() if target is self.header else self._widened(target)
+            self._file.replace(pieces, self.seen)
+        self.widened = target is not self.header
+
+    def give_up(self) -> None:
+        """Change nothing after all."""
+        self._committed = True
+
+    def copy_to(self, fd: int) -> None:
+        """Write the file as this edit would leave it to another file."""
+        self._file.write(self._pieces(), fd)
+
+    def _pieces(self) -> "Iterator[Piece]":
+        at = 0
+        for start in sorted(self._changed):
+            if start > at:
+                yield at, start
+            job = self._changed[start]
+            line = self._lines[start] = line_of(job, self.header) if job is not None else b""
+            yield line
+            at = start + self._sizes[start]
+        if at < self.size:
+            yield at, self.size
+        yield b"".join(line_of(job, self.header) for job in self.added)
+
+    def _widened(self, target: Header) -> "Iterator[Piece]":
+        """Give each line its new cells; a line that is not a row stays as it is."""
+        yield target.line + b"\n"
+        for offset, block in blocks(self._file.fd, self.start, self.size):
+            lines, at = [], offset
+            for line in block.split(b"\n")[:-1]:
+                if at not in self._changed:
+                    lines.append(rehead(line, self.header, target) + b"\n")
+                elif (job := self._changed[at]) is not None:
+                    lines.append(line_of(job, target))
+                at += len(line) + 1
+            yield b"".join(lines)
+        yield b"".join(line_of(job, target) for job in self.added)
+
+    def changed(self, at: int) -> Job | None:
+        """Return the row at an offset as this edit has changed it, None when it has not."""
+        return self._changed.get(at)
+
+    def moves(self) -> "tuple[list[int], list[int]]":
+        """After a commit: where the changed rows began, and by how much a row behind each of them has moved."""
+        starts = sorted(self._changed)
+        for at, job in self._changed.items():
+            if job is not None:
+                job.size = len(self._lines[at])
+        return starts, [0, *accumulate(len(self._lines[at]) - self._sizes[at] for at in starts)]
+
+
+def line_of(job: Job, header: Header) -> bytes:
+    """Return a job's row under a header."""
+    line = b"\t".join(job.cells)
+    if job.header is not header:
+        cells = dict(zip(job.header.columns, job.cells))
+        line = b"\t".join([cells.get(name, b"") for name in header.columns])
+    return line + b"\n"
+
+
+def new_offset(at: int, starts: list[int], shifts: list[int]) -> int:
+    """Return where a row that began at `at` begins after an edit with these `moves`."""
+    return at + shifts[bisect_left(starts, at)]

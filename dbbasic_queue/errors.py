@@ -1,0 +1,80 @@
+"""Every error that this package raises on purpose, and the three words a handler may raise.
+
+`except QueueError` catches all that is about the queue.  Snooze, Retry and Discard are not errors: a handler
+raises them to say how its run ends.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+
+class QueueError(Exception):
+    """Something about the queue file is wrong; the message names the file and the remedy."""
+
+
+class BadArgument(QueueError, ValueError):
+    """A value given to a call cannot be used; nothing was written."""
+
+
+class DuplicateId(BadArgument):
+    """The id given to enqueue belongs to a job that is in the file already."""
+
+
+class QueueBusy(QueueError):
+    """The lock did not come free in time, or this thread holds it already; nothing was changed."""
+
+
+class ForeignFile(QueueError):
+    """The file does not begin with the nine columns of a queue; it was not touched."""
+
+
+class NotStored(QueueError):
+    """The disk refused (full, quota, I/O error); the file is as it was before the call."""
+
+
+class UnknownJob(QueueError, LookupError):
+    """No job has this id, neither in the file nor in its archive."""
+
+
+class Snooze(Exception):
+    """Raise in a handler: put the job back for `seconds` (or a timedelta); the attempt is not counted."""
+
+    def __init__(self, seconds: "float | timedelta") -> None:
+        super().__init__(f"put back for {seconds}")
+        self.seconds = in_seconds(seconds)
+
+
+class Retry(Exception):
+    """Raise in a handler: this attempt did not succeed, try again after `after` seconds (or a timedelta).
+
+    The attempt counts.  `after=None` takes the job's backoff.
+    """
+
+    def __init__(self, message: str = "", *, after: "float | timedelta | None" = None) -> None:
+        super().__init__(message or "another attempt was asked for")
+        self.after = None if after is None else in_seconds(after)
+
+
+class Discard(Exception):
+    """Raise in a handler: the job has failed for good, without another attempt; `reason` becomes its error."""
+
+    def __init__(self, reason: str = "discarded") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class JobTimeout(BaseException):
+    """Raised inside a handler that ran longer than its job's `timeout`."""
+
+
+class Stopped(BaseException):
+    """Raised inside a handler at the second SIGTERM or SIGINT: the job goes back, uncharged."""
+
+
+def in_seconds(duration: "float | timedelta") -> float:
+    """Return a duration as seconds; BadArgument when it is negative or no duration."""
+    seconds = duration.total_seconds() if hasattr(duration, "total_seconds") else duration
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
+        raise BadArgument(f"{duration!r} is no duration: give seconds >= 0 or a timedelta")
+    return seconds

@@ -1,0 +1,206 @@
+"""What the rooms above ask of the operating system, each piece in one small function."""
+
+import errno
+import os
+import sys
+
+from .errors import QueueError
+from .tsv import HEADER, Header, parse_header
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BLOCK = 1 << 20
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+MOUNTS = "/proc/self/mountinfo"
+NETWORK = frozenset(
+    "nfs nfs4 cifs smb3 smbfs ceph glusterfs lustre afs beegfs gpfs ocfs2 gfs2 pvfs2 coda davfs"
+    " fuse.ceph fuse.glusterfs fuse.sshfs fuse.s3fs".split()
+)
+UNUSUAL = ("9p", "virtiofs", "fuse")  # flock may be local to one side: two processes are asked
+_NO_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of `data`, or raise; after a short write the rest is tried, which tells the reason."""
+    done = os.write(fd, data)
+    while done < len(data):
+        done += os.write(fd, memoryview(data)[done:])
+
+
+def sync(fd: int) -> None:
+    """Return when the data of `fd` is on the disk, as far as the drive tells the truth."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    else:
+        os.fdatasync(fd)
+
+
+def sync_folder(path: str) -> None:
+    """Return when the names in a folder are on the disk."""
+    fd = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot sync a folder
+            raise
+    finally:
+        os.close(fd)
+
+
+def copy_range(source: int, target: int, start: int, stop: int) -> None:
+    """Append the bytes start..stop of one file to another, inside the kernel where it can."""
+    while start < stop and hasattr(os, "copy_file_range"):
+        try:
+            copied = os.copy_file_range(source, target, stop - start, start)
+        except OSError as error:
+            if error.errno not in _NO_COPY:
+                raise
+            break
+        if not copied:
+            break
+        start += copied
+    while start < stop:
+        block = os.pread(source, min(BLOCK, stop - start), start)
+        if not block:
+            raise QueueError("the queue file was cut short while it was read; nothing was changed")
+        write_all(target, block)
+        start += len(block)
+
+
+def dress(fd: int, like: os.stat_result) -> bool:
+    """Give a new file the mode, owner and group of another, never a wider mode; True when all are the same."""
+    mine = os.fstat(fd)
+    if (mine.st_uid, mine.st_gid) != (like.st_uid, like.st_gid):
+        for owner in (like.st_uid, -1):
+            try:
+                os.fchown(fd, owner, like.st_gid)
+                break
+            except PermissionError:
+                continue
+        mine = os.fstat(fd)
+    mode = like.st_mode & 0o7777
+    os.fchmod(fd, mode if mine.st_gid == like.st_gid else mode & ~0o070)
+    return (mine.st_uid, mine.st_gid) == (like.st_uid, like.st_gid)
+
+
+def copy_attributes(source: int, target: int) -> None:
+    """Copy access lists, labels and user attributes, as far as we may."""
+    if not hasattr(os, "listxattr"):
+        return
+    try:
+        names = os.listxattr(source)
+    except OSError:
+        return
+    for name in names:
+        try:
+            os.setxattr(target, name, os.getxattr(source, name))
+        except OSError:
+            continue
+
+
+# --- reading
+
+
+def read_header(fd: int, path: str) -> Header | None:
+    """Return the file's header; None when there is none yet (empty, or torn while it was first written)."""
+    start = os.pread(fd, 4096, 0)
+    while b"\n" not in start:
+        more = os.pread(fd, BLOCK, len(start))
+        if not more:
+            break
+        start += more
+    line, newline, _ = start.partition(b"\n")
+    if not newline and HEADER.line.startswith(line):
+        return None
+    return parse_header(line, path)
+
+
+def read_all(fd: int) -> bytes:
+    """Return all bytes of a file."""
+    parts, at = [], 0
+    while block := os.pread(fd, 1 << 20, at):
+        parts.append(block)
+        at += len(block)
+    return b"".join(parts)
+
+
+def last_line(fd: int, size: int) -> bytes:
+    """Return the last line of a file with its newline, if it has one."""
+    reach = 1024
+    while True:
+        start = max(0, size - reach)
+        block = os.pread(fd, size - start, start)
+        cut = block.rfind(b"\n", 0, -1)
+        if cut >= 0 or not start:
+            return block[cut + 1 :]
+        reach *= 16
+
+
+def blocks(fd: int, start: int, stop: int | None = None) -> "Iterator[tuple[int, bytes]]":
+    """Yield (offset, bytes) of about a MiB, each of whole lines; a last line without newline is left out."""
+    rest = b""
+    while stop is None or start + len(rest) < stop:
+        want = BLOCK if stop is None else min(BLOCK, stop - start - len(rest))
+        block = os.pread(fd, want, start + len(rest))
+        if not block:
+            return
+        block = rest + block if rest else block
+        cut = block.rfind(b"\n") + 1
+        if cut:
+            yield start, block[:cut] if cut < len(block) else block
+            start += cut
+        rest = block[cut:]
+
+
+# --- where the file lies
+
+
+def refuse_network_mount(path: str) -> None:
+    """Raise QueueError where flock does not exclude every other process that can see the file."""
+    kind = mount_type(path)
+    if kind in NETWORK:
+        raise QueueError(f"{path}: is on a network file system ({kind}), whose locks cannot be relied on; "
+                         "keep the queue on a local disk")
+    if kind.startswith(UNUSUAL) and not flock_excludes(os.path.dirname(path)):
+        raise QueueError(f"{path}: on this {kind} mount a lock of one process does not keep out another")
+
+
+def mount_type(path: str) -> str:
+    """Return the type of the file system that holds a path, "" where nobody tells."""
+    folder = path if os.path.isdir(path) else os.path.dirname(path)
+    try:
+        with open(MOUNTS, "rb") as mounts:
+            lines = mounts.read().split(b"\n")
+    except OSError:
+        return ""
+    best, kind = -1, b""
+    for line in lines:
+        fields, _, rest = line.partition(b" - ")
+        point = fields.split(b" ")[4:5]
+        if point and rest:
+            point_at = point[0].replace(b"\\040", b" ").rstrip(b"/")
+            if len(point_at) >= best and (os.fsencode(folder) + b"/").startswith(point_at + b"/"):
+                best, kind = len(point_at), rest.split(b" ")[0]
+    return kind.decode(errors="replace")
+
+
+def flock_excludes(folder: str) -> bool:
+    """Ask with a second process whether flock in this folder keeps it out."""
+    import subprocess
+
+    from filelock import lock_descriptor
+
+    name = os.path.join(folder, f".flock-{os.getpid()}-{os.urandom(4).hex()}.tmp")
+    fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    ask = "import fcntl,os,sys; fcntl.flock(os.open(sys.argv[1], os.O_RDWR), fcntl.LOCK_EX|fcntl.LOCK_NB)"
+    try:
+        lock_descriptor(fd, blocking=False)
+        asked = subprocess.run([sys.executable, "-c", ask, name], capture_output=True, check=False)
+        return b"BlockingIOError" in asked.stderr
+    finally:
+        os.close(fd)
+        os.unlink(name)

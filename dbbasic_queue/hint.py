@@ -1,0 +1,171 @@
+"""The hint: what lets a tick that has nothing to do go home without a lock, a scan or an import.
+
+`queue.tsv.d/hint` is one line: what the file was when it was last looked at, and the earliest time at which any of
+its rows may be due.  It is derived: deleting it costs one look at the file.
+"""
+
+import os
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .disk import QueueFile
+    from .job import Job
+
+NEVER_DUE = 1 << 62
+_TRUSTED = 600  # seconds after a full look
+_LONGEST_TAIL = 1 << 20
+
+
+class Hint:
+    """What was seen: the file's inode, size and mtime, when, and the rows that matter to an idle tick."""
+
+    __slots__ = ("bound", "inode", "last_id", "looked_at", "mtime", "processing", "size", "waiting")
+
+    def __init__(
+        self, inode: int, size: int, mtime: int, looked_at: int, bound: int, waiting: int, processing: int, last_id: str
+    ) -> None:
+        self.inode = inode
+        self.size = size  # up to the end of the last whole line
+        self.mtime = mtime  # ns
+        self.looked_at = looked_at  # time of the last full look
+        self.bound = bound  # no pending row without `after` is due before this Unix time
+        self.waiting = waiting  # pending rows with `after`
+        self.processing = processing
+        self.last_id = last_id
+
+    def line(self) -> bytes:
+        numbers = (self.inode, self.size, self.mtime, self.looked_at, self.bound, self.waiting, self.processing)
+        return f"{' '.join(map(str, numbers))} {self.last_id or '-'} .\n".encode()
+
+
+def read(side: str) -> Hint | None:
+    """Return the hint beside a queue, None when there is none or it cannot be read."""
+    try:
+        fd = os.open(side + "/hint", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fields = os.read(fd, 4096).decode(errors="replace").split()
+        if len(fields) != 9 or fields[8] != ".":
+            return None
+        return Hint(*map(int, fields[:7]), "" if fields[7] == "-" else fields[7])  # type: ignore[arg-type]
+    except ValueError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def idle(real: str) -> bool:
+    """Whether a tick has nothing to do: no worker file, no processing row, nothing due by the hint."""
+    side = real + ".d"
+    try:
+        st = os.stat(real)
+        if os.path.isdir(side + "/workers") and os.listdir(side + "/workers"):
+            return False
+    except FileNotFoundError:
+        return True
+    if not st.st_size:
+        return True
+    hint = read(side)
+    now = time.time()
+    if hint is None or hint.inode != st.st_ino or hint.processing or not 0 <= now - hint.looked_at < _TRUSTED:
+        return False
+    if (hint.size, hint.mtime) != (st.st_size, st.st_mtime_ns):
+        if st.st_size <= hint.size or not _take_tail(real, hint, st.st_size):
+            return False
+    return hint.bound > now
+
+
+def _take_tail(real: str, hint: Hint, size: int) -> bool:
+    """Lower the hint's bound by the rows added since; False when the tail is not plainly new rows."""
+    if size - hint.size > _LONGEST_TAIL:
+        return False
+    fd = os.open(real, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if os.fstat(fd).st_ino != hint.inode:
+            return False
+        tail = os.pread(fd, size - hint.size + 1, hint.size - 1)
+    finally:
+        os.close(fd)
+    *lines, rest = tail.split(b"\n")
+    if lines[:1] != [b""] or rest:
+        return False
+    for line in lines[1:]:
+        cells = line.split(b"\t")
+        if len(cells) < 9 or not cells[4].isdigit() or not cells[5].isdigit():
+            return False
+        id = cells[0].decode(errors="replace")
+        if id <= hint.last_id or cells[3] != b"pending" or any(b":" in cell for cell in cells[9:]):
+            return False  # the last: perhaps an `after`, which only a full look weighs
+        hint.last_id = id
+        run_at = int(cells[5])
+        hint.bound = min(hint.bound, 0 if run_at <= int(cells[4]) else run_at)
+    return True
+
+
+def carry(file: "QueueFile", seen: os.stat_result, changed: "Iterable[tuple[int, Job | None]]") -> None:
+    """After a rename: keep a hint that held for the old file, lowered by the rows that the edit touched."""
+    hint = read(file.side)
+    if hint is None or (hint.inode, hint.size, hint.mtime) != (seen.st_ino, seen.st_size, seen.st_mtime_ns):
+        return forget(file)
+    for _, job in changed:
+        if job is None:
+            continue
+        if job.status == "pending" and not job.after:
+            hint.bound = min(hint.bound, 0 if job.run_at <= job.created_at else job.run_at)
+        elif job.status == "pending":
+            hint.waiting += 1
+        elif job.status == "processing":
+            hint.processing += 1
+        elif hint.waiting:
+            hint.bound = 0  # somebody may have waited for it
+    st = os.fstat(file.fd)
+    hint.inode, hint.size, hint.mtime = st.st_ino, st.st_size, st.st_mtime_ns
+    write(file, hint)
+
+
+def write(file: "QueueFile", hint: Hint) -> None:
+    """Store the hint, when the folder lets us; nothing depends on it."""
+    try:
+        file.make_side()
+        file.put(os.path.join(file.side, "hint"), hint.line())
+    except OSError:
+        forget(file)
+
+
+def forget(file: "QueueFile") -> None:
+    try:
+        os.unlink(os.path.join(file.side, "hint"))
+    except OSError:
+        return
+
+
+# --- the strip of minutes
+
+
+def note_tick(real: str, jobs: int) -> None:
+    """Write this minute's line of `tick`: 32 bytes, the Unix time and how many jobs were run."""
+    now = int(time.time())
+    at = now // 60 % 1440 * 32
+    try:
+        fd = os.open(real + ".d/tick", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if not os.path.isdir(real + ".d"):
+            return
+        from .lock import make
+
+        fd = make(real + ".d/tick", os.O_RDWR, real)
+    except OSError:
+        return
+    try:
+        before = os.pread(fd, 32, at).split()
+        if len(before) == 2 and before[0].isdigit() and int(before[0]) // 60 == now // 60:
+            jobs += int(before[1])
+        os.pwrite(fd, b"%-15d%16d\n" % (now, jobs), at)
+    except (OSError, ValueError):
+        return
+    finally:
+        os.close(fd)

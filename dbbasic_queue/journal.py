@@ -1,0 +1,281 @@
+"""A worker is a file: its kernel lock says that it lives, its lines say what it has started and finished.
+
+`queue.tsv.d/workers/ID.tsv`: the first line names the worker, each further line is
+
+    k  event  job  attempt  time  column=cell …  crc
+
+k counts this worker's claims.  A line applies only to a row that is `processing` with exactly `ID.k`, so one that
+is taken in twice, or too late, changes nothing.  A line without its newline or with a wrong CRC at the end is where
+the worker was cut off.
+"""
+
+import os
+import time
+from zlib import crc32
+
+from .after import LABEL
+from .errors import QueueError
+from .files import read_all, sync, sync_folder
+from .job import Job
+from .lock import make
+from .tsv import escape, unescape
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .disk import QueueFile
+
+    Cells = dict[str, bytes]
+
+ROOM = 1 << 18  # reserved at a time, so that a full disk is met before a handler starts and not after
+_PAUSES = (0.0, 0.01, 0.05, 0.2, 1.0)
+_mine: "set[WorkerFile]" = set()
+
+
+def _after_fork_in_child() -> None:
+    for worker in list(_mine):
+        worker.close()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class LostFile(QueueError):
+    """Somebody removed this worker's file: others take it for dead."""
+
+
+class Line:
+    """One journal line that was whole."""
+
+    __slots__ = ("attempt", "cells", "event", "id", "k", "time")
+
+    def __init__(self, k: int, event: str, id: bytes, attempt: int, time: float, cells: "Cells") -> None:
+        self.k = k
+        self.event = event  # worker, start, record or end
+        self.id = id
+        self.attempt = attempt
+        self.time = time
+        self.cells = cells
+
+
+def line(k: int, event: str, id: bytes, attempt: int, at: float, cells: "Cells") -> bytes:
+    """Return a journal line with its CRC."""
+    parts = [b"%d\t%b\t%b\t%d\t%.3f" % (k, event.encode(), id, attempt, at)]
+    parts += [b"%b=%b" % (name.encode(), cell) for name, cell in cells.items()]
+    body = b"\t".join(parts)
+    return b"%b\t%08x\n" % (body, crc32(body))
+
+
+def parse(data: bytes) -> tuple[list[Line], bool]:
+    """Return the good lines, and whether a bad one stands before a good one (damage, not a crash)."""
+    lines: list[Line] = []
+    bad = damaged = False
+    for text in data.rstrip(b"\0").split(b"\n")[:-1]:
+        body, _, crc = text.rpartition(b"\t")
+        try:
+            if int(crc, 16) != crc32(body):
+                raise ValueError("crc")
+            k, event, id, attempt, at, *cells = body.split(b"\t")
+            named = {name.decode(): cell for name, _, cell in (c.partition(b"=") for c in cells)}
+            lines.append(Line(int(k), event.decode(), id, int(attempt), float(at), named))
+            damaged = damaged or bad
+        except ValueError:
+            bad = True
+    return lines, damaged
+
+
+class WorkerFile:
+    """This worker's own file.  Made under the queue's lock, held until the worker ends."""
+
+    def __init__(self, file: "QueueFile", name: str | None, queues: "Iterable[str] | None", types: "Iterable[str]"):
+        self._file = file
+        self._name = name or ""
+        self._queues = ",".join(queues) if queues is not None else ""
+        self._types = ",".join(types)
+        self.id = ""
+        self._fd = -1
+        self._renew()
+
+    def _renew(self) -> None:
+        self.id = f"{self._name or 'w'}-{os.getpid()}-{os.urandom(3).hex()}"
+        self.k = 0
+        self._end = self._room = self._head = 0
+
+    @property
+    def path(self) -> str:
+        return os.path.join(self._file.side, "workers", self.id + ".tsv")
+
+    @property
+    def registered(self) -> bool:
+        return self._fd >= 0
+
+    def register(self) -> None:
+        """Make and lock the file, so that it is there before any row names it."""
+        if self._fd >= 0:
+            return
+        from filelock import lock_descriptor
+
+        folder = self._file.make_side("workers")
+        self._fd = make(self.path, os.O_RDWR, self._file.real)
+        _mine.add(self)
+        if not lock_descriptor(self._fd, blocking=False):
+            raise QueueError(f"{self.path}: a new worker file is locked by somebody else")
+        cells = {"pid": b"%d" % os.getpid(), "name": self._name.encode()}
+        cells["queues"] = escape(self._queues).encode()
+        cells["types"] = escape(self._types).encode()
+        head = line(0, "worker", self.id.encode(), 0, time.time(), cells)
+        self._write(head)
+        self._head = self._end
+        sync_folder(folder)
+
+    def reserve(self) -> None:
+        """Make sure that there is room for an outcome; raises OSError when the disk is full."""
+        if self._room - self._end > ROOM // 4:
+            return
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(self._fd, self._end, ROOM)
+        else:
+            os.pwrite(self._fd, bytes(ROOM), self._end)
+        self._room = self._end + ROOM
+
+    def append(self, lines: bytes, *, durable: bool) -> None:
+        """Add lines at the known end; LostFile, with nothing written, when the file is no longer ours."""
+        if self._fd < 0 or not os.fstat(self._fd).st_nlink:
+            raise LostFile(f"{self.path}: is gone; what this worker held may run a second time")
+        for pause in _PAUSES:
+            if pause:
+                time.sleep(pause)
+            try:
+                self._write(lines)
+                if durable:
+                    sync(self._fd)
+                return
+            except OSError as error:
+                os.ftruncate(self._fd, self._end)
+                self._room = 0
+                failure = error
+        raise failure
+
+    def _write(self, data: bytes) -> None:
+        at = self._end
+        while data:
+            written = os.pwrite(self._fd, data, at)
+            at, data = at + written, data[written:]
+        self._end = at
+
+    def cut(self) -> None:
+        """Forget the lines that are folded on the disk; only while no job of ours runs."""
+        if self._fd >= 0 and self._end > self._head:
+            os.ftruncate(self._fd, self._head)
+            self._end, self._room = self._head, 0
+
+    def remove(self) -> None:
+        """Unlink the file, under the queue's lock, when all its outcomes are folded."""
+        if self._fd >= 0:
+            for name in (self.path, *requests(self.path)):
+                try:
+                    os.unlink(name)
+                except FileNotFoundError:
+                    continue
+            try:
+                os.rmdir(os.path.dirname(self.path))
+            except OSError:
+                pass  # others live
+            self.close()
+
+    def close(self) -> None:
+        """Give up the lock and keep the file: whoever comes next takes in what it says."""
+        _mine.discard(self)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def renew(self) -> None:
+        """Go on as another worker, after the file was lost."""
+        self.close()
+        self._renew()
+
+
+def requests(path: str) -> list[str]:
+    """Return the names of the small files that others leave beside a worker's file."""
+    return [path[:-4] + ending for ending in (".why", ".kill", ".stop")]
+
+
+# --- reading others' files
+
+
+def read(path: str) -> list[Line]:
+    """Return the lines of a worker's file, [] when there is none."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return []
+    try:
+        return parse(read_all(fd))[0]
+    finally:
+        os.close(fd)
+
+
+def worker_of(job: Job) -> tuple[str, int]:
+    """Return the worker and the claim that a row names; ("", 0) when it names none that could be."""
+    id, _, k = job.cell("worker").rpartition(".")
+    if not id or id.startswith(".") or not LABEL.issuperset(id) or not k.isdecimal() or not k.isascii():
+        return "", 0
+    return id, int(k)
+
+
+def overlay(job: Job, lines: "Iterable[Line]", k: int) -> tuple[Job, bool]:
+    """Return a processing row as its worker's lines say it is, and whether an outcome is among them."""
+    ended = False
+    for entry in lines:
+        if entry.k == k and entry.id == job.cells[0]:
+            if entry.event == "start":
+                job = job.replace(attempts=entry.attempt, **_known(job, {"started_at": b"%.3f" % entry.time}))
+            else:
+                job = job.replace(**_known(job, entry.cells))
+            ended = ended or entry.event == "end"
+    return job, ended
+
+
+def _known(job: Job, cells: "Cells") -> "Cells":
+    return {name: cell for name, cell in cells.items() if name in job.header.index}
+
+
+def all_lines(side: str) -> "dict[str, list[Line]]":
+    """Return the lines of every worker file, by worker."""
+    folder = os.path.join(side, "workers")
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return {name[:-4]: read(os.path.join(folder, name)) for name in names if name.endswith(".tsv")}
+
+
+# --- who lives
+
+
+class LiveWorker:
+    """A live worker, as its file tells."""
+
+    __slots__ = ("id", "jobs", "name", "pid", "queues", "started_at", "types")
+
+    def __init__(self, id: str, lines: list[Line]) -> None:
+        cells = lines[0].cells if lines and lines[0].event == "worker" else {}
+        self.id = id
+        self.pid = int(cells.get("pid", b"0"))  # in the worker's own pid namespace
+        self.name = cells.get("name", b"").decode() or None
+        self.queues = _listed(cells.get("queues", b""))
+        self.types = _listed(cells.get("types", b""))
+        self.started_at = lines[0].time if lines else 0.0
+        running = {}
+        for entry in lines:
+            if entry.event == "start":
+                running[entry.id.decode()] = entry.time
+            elif entry.event == "end":
+                running.pop(entry.id.decode(), None)
+        self.jobs = running  # the ids of the jobs that run, with the time of their start
+
+    def __repr__(self) -> str:
+        return f"<LiveWorker {self.id} {list(self.jobs)}>"
+
+
+def _listed(cell: bytes) -> list[str]:
+    return unescape(cell.decode()).split(",") if cell else []

@@ -1,0 +1,255 @@
+"""The lock of one queue file: two kernel locks held at once.
+
+The neighbour `queue.tsv.lock` can be taken by a shell too; the inode of the queue file itself is locked as well,
+so that a deleted lock file breaks nothing.  Both are flock: the kernel frees them when a process dies.  Whoever
+waited looks the path up again, since the file may have been replaced meanwhile.
+"""
+
+import os
+import threading
+import time
+
+from .errors import ForeignFile, QueueBusy, QueueError
+from .files import DENIED, dress, refuse_network_mount, sync_folder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_locks: "dict[str, Lock]" = {}
+_KEPT = 64  # lock files held open between calls
+
+
+def lock_at(path: str) -> "Lock":
+    """Return this process's one Lock for an absolute path, so that its threads exclude each other."""
+    found = _locks.get(path)
+    if found is None:
+        while len(_locks) >= _KEPT:
+            idle = next((lock for lock in _locks.values() if not lock.held), None)
+            if idle is None:
+                break
+            _locks.pop(idle.path, None)
+            idle.close()
+        found = _locks[path] = Lock(path)
+    return found
+
+
+def _after_fork_in_child() -> None:
+    for lock in _locks.values():
+        lock.close()  # never unlock here: the kernel's locks are the parent's
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class Lock:
+    """Who may write one queue file.  While it is `held`, `fd` is the file, open for reading and appending."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path  # as given, absolute; `real` has every link resolved
+        self.real = os.path.realpath(path)
+        self.held = False
+        self.fd = -1
+        self._neighbour = -1
+        self._mutex = threading.RLock()
+        self._mount_is_fine = False
+        self._waited = 0.0
+
+    def close(self) -> None:
+        """Close what is open, without unlocking: in a forked child, or of a lock that nobody holds."""
+        for fd in (self._neighbour, self.fd):
+            if fd >= 0:
+                os.close(fd)
+        self._neighbour = self.fd = -1
+        self.held = False
+        self._mutex = threading.RLock()
+
+    def take(self, timeout: float, create: "Callable[[str], None] | None" = None) -> bool:
+        """Take the lock and open the file; without a file call `create`, or return False without the lock.
+
+        QueueBusy after `timeout` seconds, or at once when this thread holds the lock already.
+        """
+        if not self._mutex.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
+            raise QueueBusy(f"{self.path}: another thread of this process held the lock for {timeout} s")
+        if self.held:
+            self._mutex.release()
+            raise QueueBusy(f"{self.path}: this thread is in the middle of an edit of this queue")
+        try:
+            self.held = True
+            self._waited = 0.0
+            if self._take(timeout, create):
+                return True
+        except BaseException:
+            self.release()
+            raise
+        self.release()
+        return False
+
+    def release(self) -> None:
+        """Let the next one in."""
+        from filelock import unlock_descriptor
+
+        fd, self.fd = self.fd, -1
+        self.held = False
+        try:
+            if fd >= 0:
+                unlock_descriptor(fd)  # not by closing alone: a child just forked may have a copy
+                os.close(fd)
+            if self._neighbour >= 0:
+                unlock_descriptor(self._neighbour)
+        finally:
+            self._mutex.release()
+
+    def replaced_by(self, fd: int) -> None:
+        """Go on with the file that was just renamed into place, and locked before."""
+        os.close(self.fd)
+        self.fd = fd
+
+    def _take(self, timeout: float, create: "Callable[[str], None] | None") -> bool:
+        if os.name == "nt":
+            raise QueueError("the queue needs flock and rename as Linux and macOS have them, not Windows")
+        while True:
+            if not os.path.exists(self.path):
+                if create is None:
+                    return False
+                make_folder(os.path.dirname(self.real))
+            if not self._mount_is_fine:
+                refuse_network_mount(self.real)
+                self._mount_is_fine = True
+            self._take_neighbour(timeout)
+            try:
+                self.fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+            except FileNotFoundError:
+                if create is None:
+                    return False
+                create(self.real)
+                continue
+            except OSError as error:
+                if os.path.isdir(self.path):
+                    raise ForeignFile(f"{self.path}: is a folder, not a queue") from None
+                raise QueueError(f"{self.path}: cannot be opened: {error.strerror}") from error
+            self._wait_for(self.fd, timeout)
+            if self._still_there():
+                return True
+            os.close(self.fd)
+            self.fd = -1
+
+    def _still_there(self) -> bool:
+        """Whether the locked file is still what the path means: neither renamed over nor a changed link."""
+        try:
+            now, mine = os.stat(self.path), os.fstat(self.fd)
+        except FileNotFoundError:
+            return False
+        if (now.st_ino, now.st_dev) != (mine.st_ino, mine.st_dev):
+            real = os.path.realpath(self.path)
+        elif (mine.st_mode & 0o170000) != 0o100000:
+            raise ForeignFile(f"{self.path}: is not a regular file")
+        else:
+            try:
+                there = os.stat(self.real, follow_symlinks=False) if self.real != self.path else now
+            except FileNotFoundError:
+                there = None
+            if there and there.st_ino == now.st_ino:
+                return True
+            real = os.path.realpath(self.path)
+        if real != self.real:
+            self.real, self._mount_is_fine = real, False
+            if self._neighbour >= 0:
+                os.close(self._neighbour)
+                self._neighbour = -1
+        return False
+
+    def _take_neighbour(self, timeout: float) -> None:
+        while True:
+            if self._neighbour >= 0 and not os.fstat(self._neighbour).st_nlink:  # deleted by hand
+                os.close(self._neighbour)
+                self._neighbour = -1
+            if self._neighbour < 0:
+                self._neighbour = self._open_neighbour()
+            if self._neighbour < 0:
+                return  # a folder that is not ours to write: the inode's lock alone serves
+            self._wait_for(self._neighbour, timeout)
+            if os.fstat(self._neighbour).st_nlink:
+                return
+
+    def _open_neighbour(self) -> int:
+        name, flags = self.real + ".lock", os.O_CLOEXEC | os.O_NOFOLLOW
+        for mode in (os.O_RDWR, os.O_RDONLY):
+            try:
+                return os.open(name, mode | flags)
+            except FileNotFoundError:
+                try:
+                    return make(name, os.O_RDWR | flags, self.real)
+                except OSError as error:
+                    if error.errno in DENIED:
+                        return -1
+                    raise QueueError(f"{name}: cannot be made: {error.strerror}") from error
+            except OSError as error:
+                if error.errno not in DENIED:
+                    raise QueueError(f"{name}: cannot be opened: {error.strerror}") from error
+        return -1
+
+    def _wait_for(self, fd: int, timeout: float) -> None:
+        """Wait for the kernel's lock.  What was slept is counted: no clock that a test may have frozen."""
+        from filelock import lock_descriptor
+
+        pause = 0.0002
+        while True:
+            try:
+                if lock_descriptor(fd, blocking=False):
+                    return
+            except OSError as error:
+                raise QueueError(f"{self.path}: this file system gives no lock: {error.strerror}") from error
+            if self._waited >= timeout:
+                raise QueueBusy(f"{self.path}: locked for {timeout} s{_holder(fd)}")
+            nap = pause * (0.5 + (time.perf_counter_ns() >> 8 & 255) / 256)
+            time.sleep(nap)
+            self._waited += nap
+            pause = min(pause * 2, 0.005)
+
+
+def make_folder(path: str) -> None:
+    """Make the folder of a queue where it is missing."""
+    if not os.path.isdir(path):
+        try:
+            os.makedirs(path, exist_ok=True)
+            sync_folder(os.path.dirname(path))
+        except OSError as error:
+            raise QueueError(f"{path}: cannot be made: {error.strerror}") from error
+
+
+def make(name: str, flags: int, like: str) -> int:
+    """Open `name` for writing; a new file gets mode, owner and group of the file `like`, never wider."""
+    while True:
+        try:
+            fd = os.open(name, flags | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            try:
+                return os.open(name, flags | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+        try:
+            st = os.stat(like)
+        except FileNotFoundError:
+            umask = os.umask(0o077)
+            os.umask(umask)
+            os.fchmod(fd, 0o660 & ~umask)
+        else:
+            dress(fd, st)
+        return fd
+
+
+def _holder(fd: int) -> str:
+    """Name the process that holds a lock, where the kernel tells."""
+    inode = str(os.fstat(fd).st_ino)
+    try:
+        with open("/proc/locks") as lines:
+            for line in lines:
+                fields = line.split()
+                if "FLOCK" in fields and fields[-3].rpartition(":")[2] == inode:
+                    pid = fields[-4]
+                    with open(f"/proc/{pid}/comm") as comm:
+                        return f" by process {pid} ({comm.read().strip()})"
+    except (OSError, IndexError):
+        return ""
+    return ""

@@ -1,0 +1,50 @@
+"""Log lines that cost nothing while nobody listens, and never carry a control character."""
+
+import sys
+
+from .tsv import visible
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def _log(level: int, text: str, values: "tuple[Any, ...]") -> None:
+    import logging
+
+    logger = logging.getLogger("dbbasic_queue")
+    if logger.isEnabledFor(level):
+        logger.log(level, text, *(visible(value) if isinstance(value, str) else value for value in values))
+
+
+def info(text: str, *values: "Any") -> None:
+    """Log at INFO; without effect, and without an import, where nobody has imported logging."""
+    if "logging" in sys.modules:
+        _log(20, text, values)
+
+
+def warn(text: str, *values: "Any") -> None:
+    _log(30, text, values)
+
+
+def error(text: str, *values: "Any") -> None:
+    _log(40, text, values)
+
+
+def error_with(text: str, values: "tuple[Any, ...]", block: str) -> None:
+    """Log an error and, on further lines, a text of `traceback_of`."""
+    import logging
+
+    safe = tuple(visible(value) if isinstance(value, str) else value for value in values)
+    logging.getLogger("dbbasic_queue").error(text + "\n    %s", *safe, block)
+
+
+def traceback_of(failure: BaseException) -> str:
+    """Return the whole traceback, each line escaped; a message with newlines cannot look like a log line."""
+    import traceback
+
+    try:
+        text = "".join(traceback.format_exception(failure))
+    except Exception:  # the exception's own __str__ may raise
+        text = "".join(traceback.format_tb(failure.__traceback__)) + type(failure).__name__
+    return "\n    ".join(visible(line) for line in text.rstrip("\n").split("\n"))

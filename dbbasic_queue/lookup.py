@@ -1,0 +1,203 @@
+"""Reading without a lock: one row out of a long file, or all rows in order.
+
+A rename is atomic and an unterminated last line is not a row yet, so any moment shows whole rows of one version.
+Where a row says `processing`, its worker's file is asked whether the job has ended since.
+"""
+
+import os
+import time
+
+from .after import is_id
+from .files import BLOCK, blocks, read_header
+from .job import Job
+from .tsv import HEADER, PROCESSING, row
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .disk import QueueFile
+
+NEAR = 1 << 12
+
+
+def find_row(fd: int, id: bytes, start: int, stop: int) -> tuple[int, bytes] | None:
+    """Return (offset, line with its newline) of the row with this id between two line ends, or None.
+
+    Rows mostly lie in the order of their ids: halve the range by byte offset, then look 64 KiB to each side, then
+    everywhere.
+    """
+    low, high = start, stop
+    while high - low > NEAR:
+        middle = (low + high) // 2
+        block = os.pread(fd, NEAR, middle)
+        at = block.find(b"\n") + 1
+        key = block[at : at + 17]
+        if not at or middle + at >= high or len(key) < 17:
+            break
+        if key[:16] <= id:
+            low = middle + at
+        else:
+            high = middle + at
+    spread = 1 << 16
+    for left, right in ((low, high + NEAR), (low - spread, high + spread), (start, stop)):
+        found = _find_row(fd, id, max(left, start), min(right, stop), start)
+        if found:
+            return found
+    return None
+
+
+def _find_row(fd: int, id: bytes, left: int, right: int, start: int) -> tuple[int, bytes] | None:
+    """Search a stretch, beginning with the newline before it (every row follows one: the header's is before `start`)."""
+    needle = b"\n" + id + b"\t"
+    at, rest = left - 1, b""
+    while at < right:
+        block = rest + os.pread(fd, min(BLOCK, right - at - len(rest)), at + len(rest))
+        found = block.find(needle)
+        if found >= 0:
+            row = at + found + 1
+            line = block[found + 1 :]
+            while b"\n" not in line:
+                more = os.pread(fd, BLOCK, row + len(line))
+                if not more:
+                    return None
+                line += more
+            return row, line[: line.index(b"\n") + 1]
+        if len(block) <= len(needle):
+            return None
+        rest = block[-len(needle) :]
+        at += len(block) - len(rest)
+        if at + len(rest) >= right:
+            return None
+    return None
+
+
+def lines_with(block: bytes, needles: "Iterable[bytes]") -> "set[tuple[int, int]] | list[tuple[int, int]]":
+    """Return (begin, end) of the lines of a block that hold a needle; of all lines when there is none."""
+    found = set()
+    every = True
+    for needle in needles:
+        every = False
+        at = block.find(needle)
+        while at >= 0:
+            line = block.rfind(b"\n", 0, at) + 1, block.find(b"\n", at)
+            found.add(line)
+            at = block.find(needle, line[1])
+    if not every:
+        return found
+    lines, begin = [], 0
+    while (end := block.find(b"\n", begin)) >= 0:
+        lines.append((begin, end))
+        begin = end + 1
+    return lines
+
+
+def month_of(id: str) -> str:
+    """Return the month (UTC, YYYY-MM) that an id was made in."""
+    return time.strftime("%Y-%m", time.gmtime(int(id[:13], 16) / 1e6))
+
+
+def archived(file: "QueueFile", id: str) -> Job | None:
+    """Return a job from the archive of its month: the last line with its id."""
+    if not is_id(id):
+        return None
+    path = os.path.join(file.side, "archive", month_of(id) + ".tsv")
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        header = read_header(fd, path)
+        last = None
+        for _, block in blocks(fd, 0) if header else ():
+            at = (b"\n" + block).rfind(b"\n%b\t" % id.encode())
+            if at >= 0:
+                last = block[at : block.find(b"\n", at)]
+        cells = row(last, header) if last and header else None
+        return Job(cells, header) if cells and header else None
+    finally:
+        os.close(fd)
+
+
+def get(file: "QueueFile", id: str) -> Job | None:
+    """Return a job as it is now: its row, or what its worker has written since; else from the archive."""
+    while True:
+        job = _read(file, id)
+        if job is None or job.cells[3] != PROCESSING:
+            return job or archived(file, id)
+        from . import journal
+
+        worker, k = journal.worker_of(job)
+        lines = journal.read(os.path.join(file.side, "workers", worker + ".tsv")) if worker else []
+        seen, ended = journal.overlay(job, lines, k)
+        again = None if ended else _read(file, id)
+        if ended or again is not None and again.cells == job.cells:
+            return seen
+
+
+def _read(file: "QueueFile", id: str) -> Job | None:
+    try:
+        fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        header = read_header(fd, file.path)
+        if header is None or not isinstance(id, str) or not id.isascii() or "\t" in id or "\n" in id:
+            return None
+        found = find_row(fd, id.encode(), len(header.line) + 1, os.fstat(fd).st_size)
+        cells = row(found[1][:-1], header) if found else None
+        return Job(cells, header) if cells else None
+    finally:
+        os.close(fd)
+
+
+def jobs(file: "QueueFile", newest: bool = False) -> "Iterator[Job]":
+    """Yield every job as it is now, in the order of the file or from its end."""
+    lines = {}
+    if os.path.isdir(os.path.join(file.side, "workers")):
+        from . import journal
+
+        lines = journal.all_lines(file.side)  # before the file: what is folded meanwhile stands there
+    try:
+        fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        header = read_header(fd, file.path) or HEADER
+        start = len(header.line) + 1
+        for line in backwards(fd, start) if newest else forwards(fd, start):
+            cells = row(line, header)
+            if cells is None:
+                continue
+            job = Job(cells, header)
+            if lines and cells[3] == PROCESSING:
+                worker, k = journal.worker_of(job)
+                job, _ = journal.overlay(job, lines.get(worker, ()), k)
+            yield job
+    finally:
+        os.close(fd)
+
+
+def forwards(fd: int, start: int) -> "Iterator[bytes]":
+    """Yield the whole lines from an offset on."""
+    for _, block in blocks(fd, start):
+        yield from block.split(b"\n")[:-1]
+
+
+def backwards(fd: int, start: int) -> "Iterator[bytes]":
+    """Yield the whole lines from the last one back to an offset."""
+    stop = os.fstat(fd).st_size
+    rest = b""  # the end of a line whose beginning is not read yet
+    whole = False  # what follows the last newline is not a row yet
+    while stop > start:
+        begin = max(start, stop - (1 << 16))
+        first, *lines = (os.pread(fd, stop - begin, begin) + rest).split(b"\n")
+        stop, rest = begin, first
+        if lines and not whole:
+            lines.pop()
+            lines, whole = [*lines], True
+            if not lines:
+                rest = first
+        yield from reversed(lines)
+    if whole and rest:
+        yield rest

@@ -1,0 +1,361 @@
+"""The queue: the verbs that move a job, and the questions about it.  Each move is one edit, adding is one append.
+
+Readers take no lock.  Where a row says `processing`, its worker's file is asked whether the job has ended since.
+"""
+
+import os
+import time
+
+from . import hint, lookup
+from .disk import QueueFile
+from .edit import Edit
+from .errors import BadArgument, UnknownJob
+from .job import Job, new_id, new_job
+from .log import error
+from .tsv import STATUSES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from datetime import timedelta
+    from typing import Any
+
+    from .job import Backoff, When
+    from .journal import LiveWorker
+
+    Handlers = Mapping[str, Callable[[Any], Any]]
+    Listener = Callable[[str, Job], object]
+    Layer = Callable[[Job, Callable[[Job], Any]], Any]
+    Admit = Callable[[Job, Callable[..., int]], bool | None]
+
+_queues: "dict[tuple[str, str, str], Queue]" = {}
+
+
+def default_queue() -> "Queue":
+    """Return the queue of $DBBASIC_QUEUE, else data/queue.tsv under the working folder, looked up at each call."""
+    path = os.environ.get("DBBASIC_QUEUE") or "data/queue.tsv"
+    key = path, "" if path.startswith("/") else os.getcwd(), os.environ.get("DBBASIC_QUEUE_SYNC", "")
+    found = _queues.get(key)
+    if found is None:
+        if len(_queues) > 64:
+            _queues.clear()
+        found = _queues[key] = Queue(path)
+    return found
+
+
+class Queue:
+    """One queue file.  `path` is made at the first enqueue; a relative one is bound to the working folder now.
+
+    `sync` is "normal" (an id is returned when its row is on the disk), "full" (each start and outcome too) or "off"
+    (safe against kill -9, not against a power cut); None takes $DBBASIC_QUEUE_SYNC, else normal.  No verb waits
+    longer than `lock_timeout` seconds for the lock: then QueueBusy.  `listeners` are called `listener(event, job)`
+    after enqueued, cancelled, retried, archived and purged.
+    """
+
+    def __init__(
+        self,
+        path: "str | os.PathLike[str] | None" = None,
+        *,
+        sync: str | None = None,
+        lock_timeout: float = 20,
+        listeners: "Sequence[Listener]" = (),
+    ) -> None:
+        path = os.fspath(path) if path is not None else os.environ.get("DBBASIC_QUEUE") or "data/queue.tsv"
+        self.path = os.path.abspath(path)
+        self.sync = sync or os.environ.get("DBBASIC_QUEUE_SYNC") or "normal"
+        if self.sync not in ("normal", "full", "off"):
+            raise BadArgument(f"sync={self.sync!r} is none of normal, full, off")
+        self.lock_timeout = lock_timeout
+        self.listeners = tuple(listeners)
+        self.file = QueueFile(self.path)
+
+    def __repr__(self) -> str:
+        return f"Queue({self.path!r})"
+
+    # --- moves
+
+    def enqueue(
+        self,
+        job_type: str,
+        payload: "Any" = None,
+        run_at: "When" = None,
+        *,
+        queue: str = "default",
+        priority: int = 0,
+        max_attempts: int | None = None,
+        timeout: float | None = None,
+        backoff: str | None = None,
+        after: "str | Iterable[str] | None" = None,
+        group: str | None = None,
+        id: str | None = None,
+        columns: "Mapping[str, str]" = {},  # noqa: B006 (never changed)
+    ) -> str:
+        """Add a job and return its id; when this returns, the job is stored.
+
+        `payload` is any JSON value up to 1 MiB.  `run_at`: not before this Unix time, aware datetime, or timedelta
+        from now; None is now.  Lower `priority` runs first.  `after`: ids or conditions that must hold before.
+        BadArgument, QueueBusy, NotStored: then nothing was stored.
+        """
+        job = new_job(job_type, payload, run_at, queue=queue, priority=priority, max_attempts=max_attempts,
+                      timeout=timeout, backoff=backoff, after=after, group=group, id=id, columns=columns)  # fmt: skip
+        return self._add([job])[0]
+
+    def enqueue_many(self, jobs: "Iterable[Sequence[Any] | Mapping[str, Any]]") -> list[str]:
+        """Add many jobs in one append, all or none; return their ids in order.
+
+        Each is (type, payload), (type, payload, run_at), or a mapping of enqueue's arguments.
+        """
+        made = []
+        for number, one in enumerate(jobs):
+            try:
+                made.append(new_job(**one) if hasattr(one, "keys") else new_job(*one))
+            except (BadArgument, TypeError) as problem:
+                raise BadArgument(f"job {number} of enqueue_many: {problem}") from problem
+        return self._add(made) if made else []
+
+    def _add(self, jobs: list[Job]) -> list[str]:
+        with self._edit(create=True) as e:
+            ids = e.add_all(jobs)
+        self._tell("enqueued", jobs)
+        return ids
+
+    def cancel(self, job_id: str) -> bool:
+        """Cancel a pending job, and what can now never run; False when it is unknown or no longer pending."""
+        with self._edit() as e:
+            job = e.get(job_id)
+            if job is None or job.status != "pending":
+                return False
+            e.cancelled.append(e.change(job, status="cancelled", finished_at=time.time()))
+        self._tell("cancelled", e.cancelled)
+        return True
+
+    def retry(
+        self, id: str | None = None, *, type: str | None = None, queue: str | None = None, copy: bool = False
+    ) -> list[str]:
+        """Make a failed or cancelled job pending again with no attempts; without `id` every failed one of the filter.
+
+        What was cancelled only because of it comes back too.  `copy=True` adds new jobs like them instead.  Return
+        the ids that are pending now.
+        """
+        with self._edit() as e:
+            if id is not None:
+                found = [job for job in [e.get(id)] if job and job.status in ("failed", "cancelled")]
+            else:
+                found = list(e.scan(status="failed", type=type, queue=queue))
+            made = [_again(job) for job in found]
+            if copy:
+                e.add_all([Job(_fresh(job), job.header) for job in made])
+                made = e.added
+            else:
+                for old, new in zip(found, made):
+                    e.put(old, new)
+                made += e.revive()
+        self._tell("retried", made)
+        return [job.id for job in made]
+
+    def purge(
+        self,
+        older_than: "float | timedelta | None" = None,
+        *,
+        status: str | None = None,
+        type: str | None = None,
+        queue: str | None = None,
+        ids: "Iterable[str] | None" = None,
+    ) -> int:
+        """Delete jobs for good and return how many: finished ones, unless `status` or `ids` say which.
+
+        `older_than` counts seconds since they finished.  Never one that is processing, nor one that an unfinished
+        job waits for.
+        """
+        from .archive import purge
+
+        gone = purge(self._edit(), older_than, status=status, type=type, queue=queue, ids=ids)
+        self._tell("purged", gone)
+        return len(gone)
+
+    def archive(self, older_than: "float | timedelta") -> int:
+        """Move jobs that finished more than `older_than` seconds ago to `queue.tsv.d/archive`; return how many."""
+        from .archive import archive
+
+        gone = archive(self._edit(), self.file, older_than)
+        self._tell("archived", gone)
+        return len(gone)
+
+    def edit(self) -> Edit:
+        """Return the context of one edit: `with queue.edit() as e: e.change(job, priority=5)`.
+
+        The lock is held inside, so be quick; if the body raises, nothing happens.
+        """
+        return self._edit(create=True)
+
+    def _edit(self, *, create: bool = False) -> Edit:
+        return Edit(self.file, self.lock_timeout, durable=self.sync != "off", create=create)
+
+    def _tell(self, event: str, jobs: "Iterable[Job]") -> None:
+        if self.listeners:
+            tell(self.listeners, event, jobs)
+
+    # --- questions
+
+    def get(self, id: str) -> Job | None:
+        """Return the job with this id as it is now, from the file or else the archive; None when unknown."""
+        return lookup.get(self.file, id)
+
+    def get_job(self, job_id: str) -> "dict[str, Any] | None":
+        """Return the nine documented keys of a job, or None."""
+        job = self.get(job_id)
+        return None if job is None else job.as_dict()
+
+    def jobs(
+        self,
+        status: str | None = None,
+        type: str | None = None,
+        queue: str | None = None,
+        worker: str | None = None,
+        newest: bool = False,
+        limit: int | None = None,
+    ) -> "Iterator[Job]":
+        """Yield jobs in the order they were added (`newest`: the last one first), without loading the file.
+
+        `worker` is a worker's id, or its name.
+        """
+        if status is not None and status not in STATUSES:
+            raise BadArgument(f"status={status!r} is none of {', '.join(STATUSES)}")
+        left = -1 if limit is None else limit
+        for job in lookup.jobs(self.file, newest):
+            if left == 0:
+                return
+            if status is not None and job.status != status or type is not None and job.type != type:
+                continue
+            if queue is not None and job.queue != queue:
+                continue
+            if worker is not None and not (job.cell("worker") + ".").startswith((worker + ".", worker + "-")):
+                continue
+            left -= 1
+            yield job
+
+    def counts(self, *columns: str) -> "dict[Any, int]":
+        """Count jobs by columns: counts("status") -> {"pending": 3, …}, counts("queue", "status") -> {(…, …): 3}."""
+        columns = columns or ("status",)
+        unknown = [name for name in columns if not hasattr(Job, name)]
+        if unknown:
+            raise BadArgument(f"counts({unknown[0]!r}): no such column")
+        found: dict[Any, int] = {}
+        for job in lookup.jobs(self.file):
+            values = tuple(getattr(job, name) for name in columns)
+            key = values if len(values) > 1 else values[0]
+            found[key] = found.get(key, 0) + 1
+        return found
+
+    def wait(self, id: str, timeout: float | None = None) -> Job:
+        """Return the job when it has finished.
+
+        TimeoutError after `timeout` seconds (None: never), UnknownJob when no job has this id.
+        """
+        waited, pause = 0.0, 0.002
+        while True:
+            job = self.get(id)
+            if job is None:
+                raise UnknownJob(f"{self.path}: no job has the id {id!r:.80}")
+            if job.finished:
+                return job
+            if timeout is not None and waited >= timeout:
+                raise TimeoutError(f"{self.path}: job {id} is {job.status} after {timeout} s")
+            time.sleep(pause)
+            waited += pause
+            pause = min(pause * 1.5, 0.1)
+
+    def workers(self) -> "list[LiveWorker]":
+        """Return the workers that live now, with what they run."""
+        from .journal import LiveWorker, all_lines
+        from .recover import find_dead
+
+        if not self.file.lock(self.lock_timeout):
+            return []
+        try:
+            dead, alive = find_dead(self.file)
+            for one in dead:
+                one.close()
+            lines = all_lines(self.file.side)
+        finally:
+            self.file.unlock()
+        return [LiveWorker(id, lines.get(id, [])) for id in sorted(alive)]
+
+    def stop(self, name: str | None = None) -> "list[LiveWorker]":
+        """Ask the live workers (of this `name`, or all) to stop as on SIGTERM; return those that were asked."""
+        asked = [one for one in self.workers() if name in (None, one.name, one.id)]
+        for one in asked:
+            self.file.put(os.path.join(self.file.side, "workers", one.id + ".stop"), b"stop\n")
+        return asked
+
+    def backup(self, path: "str | os.PathLike[str]") -> None:
+        """Copy the queue to `path`, with all that workers have finished until now: a restored copy re-runs none of it."""
+        from .archive import backup
+
+        backup(self._edit(), self.file, os.path.abspath(os.fspath(path)))
+
+    # --- the worker's door
+
+    def process_jobs(
+        self,
+        handlers: "Handlers",
+        max_attempts: int = 3,
+        *,
+        queues: "Iterable[str] | None" = None,
+        run_for: float | None = None,
+        max_jobs: int | None = None,
+        processes: int | tuple[int, int] = 0,
+        name: str | None = None,
+        timeout: float | None = None,
+        backoff: "str | Backoff | None" = None,
+        max_workers: int | None = None,
+        grace: float | None = None,
+        concurrency: int = 1,
+        memory: int | None = None,
+        middleware: "Sequence[Layer]" = (),
+        listeners: "Sequence[Listener]" = (),
+        admit: "Sequence[Admit]" = (),
+        settings: "Mapping[str, Mapping[str, Any]] | None" = None,
+        keep: "Mapping[str, Any] | None" = None,
+        keep_by: str = "archive",
+    ) -> None:
+        """Run the jobs that are due and return: one tick.  See the module-level function for the arguments."""
+        if not hasattr(handlers, "keys") or not hasattr(handlers, "__getitem__"):
+            raise BadArgument(f"handlers={handlers!r:.80} is no mapping of types to functions")
+        if run_for is None and hint.idle(self.file.real):
+            return hint.note_tick(self.file.real, 0)
+        later = {"processes": (processes, 0), "concurrency": (concurrency, 1), "memory": (memory, None), "keep": (keep, None)}
+        for name_of, (value, plain) in later.items():
+            if value != plain:
+                raise BadArgument(f"{name_of}={value!r:.80} is not served by this version yet")
+        from .worker import Options, work
+
+        work(self, Options(
+            handlers=handlers, max_attempts=max_attempts, queues=queues, run_for=run_for, max_jobs=max_jobs,
+            name=name, timeout=timeout, backoff=backoff, max_workers=max_workers, grace=grace,
+            middleware=middleware, listeners=(*self.listeners, *listeners), admit=admit, settings=settings,
+        ))  # fmt: skip
+
+    new_id = staticmethod(new_id)
+
+
+def _again(job: Job) -> Job:
+    now = int(time.time())
+    cells = {"status": "pending", "attempts": 0, "error": "", "run_at": now, "result": b""}
+    empty = {name: b"" for name in ("worker", "started_at", "finished_at") if name in job.header.index}
+    return job.replace(**cells, **empty)
+
+
+def _fresh(job: Job) -> list[bytes]:
+    now = b"%d" % time.time()
+    return [b"", *job.cells[1:4], now, now, *job.cells[6:]]
+
+
+def tell(listeners: "Sequence[Listener]", event: str, jobs: "Iterable[Job]") -> None:
+    """Call each listener for each job; what one raises is logged and hurts nobody."""
+    for job in jobs:
+        for listener in listeners:
+            try:
+                listener(event, job)
+            except Exception as problem:  # told after the commit: nothing to undo
+                error("a listener raised %s at %s of job %s", repr(problem), event, job.id)

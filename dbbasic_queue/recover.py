@@ -1,0 +1,136 @@
+"""Take in what dead workers left: fold what they finished, charge what they had started, give back the rest.
+
+A worker is dead when the kernel has freed the lock on its file; nothing is guessed from a time.
+"""
+
+import os
+import time
+
+from .files import read_all
+from .job import Job
+from .journal import parse, requests, worker_of
+from .log import warn
+from .tsv import escape
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .disk import QueueFile
+    from .edit import Edit
+    from .journal import Cells, Line
+
+
+class Dead:
+    """The file of a worker that died, locked by us while we take it in."""
+
+    __slots__ = ("fd", "id", "lines", "path", "why")
+
+    def __init__(self, path: str, fd: int) -> None:
+        self.path = path
+        self.fd = fd
+        self.id = os.path.basename(path)[:-4]
+        data = read_all(fd)
+        self.lines, damaged = parse(data)
+        if damaged:
+            warn("%s: has damaged lines before good ones; a copy is kept as %s.damaged", path, path)
+            with open(path + ".damaged", "wb") as copy:
+                copy.write(data)
+        try:
+            with open(path[:-4] + ".why", encoding="utf-8", errors="replace") as why:
+                self.why = why.read().strip() or "worker died"
+        except FileNotFoundError:
+            self.why = "worker died"
+
+    def bury(self) -> None:
+        """Remove the file, once what it said is in the queue and on the disk."""
+        for name in (self.path, *requests(self.path)):
+            try:
+                os.unlink(name)
+            except FileNotFoundError:
+                continue
+        self.close()
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def find_dead(file: "QueueFile", mine: str = "") -> "tuple[list[Dead], set[str]]":
+    """Return the workers whose lock is free, and the ids of those that live; under the queue's lock.
+
+    Close each of the dead.
+    """
+    folder = os.path.join(file.side, "workers")
+    alive = {mine} if mine else set()
+    dead: list[Dead] = []
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    for name in names:
+        id, ending = name[:-4], name[-4:]
+        if ending != ".tsv" or id == mine:
+            continue
+        path = os.path.join(folder, name)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        if is_free(fd):
+            dead.append(Dead(path, fd))
+        else:
+            os.close(fd)
+            alive.add(id)
+    for name in names:
+        id, dot, ending = name.rpartition(".")
+        if dot and ending in ("why", "kill", "stop") and id + ".tsv" not in names:
+            os.unlink(os.path.join(folder, name))  # of a worker that is long gone
+    return dead, alive
+
+
+def is_free(fd: int) -> bool:
+    from filelock import lock_descriptor
+
+    return lock_descriptor(fd, blocking=False)
+
+
+def recover(
+    edit: "Edit", rows: "Iterable[Job]", dead: list[Dead], alive: set[str], max_attempts: int
+) -> "Iterator[tuple[Job, str]]":
+    """Take in each of the processing `rows` whose worker is not alive; yield the job as it now is, and how it went.
+
+    "folded": its outcome was recorded.  "recovered": it was started and not finished, which costs the attempt.
+    "returned": it was claimed only.
+    """
+    files = {one.id: one for one in dead}
+    for job in list(rows):
+        worker, k = worker_of(job)
+        if worker in alive:
+            continue
+        one = files.get(worker)
+        lines = [entry for entry in one.lines if entry.k == k and entry.id == job.cells[0]] if one else []
+        cells: Cells = {}
+        for entry in lines:
+            if entry.event == "record":
+                cells |= entry.cells
+        ends = [entry for entry in lines if entry.event == "end"]
+        starts = [entry for entry in lines if entry.event == "start"]
+        if ends:
+            yield edit.change(job, **cells | ends[-1].cells), "folded"
+        elif starts or one is None:
+            cells |= _charged(job, starts[-1] if starts else None, max_attempts)
+            yield edit.change(job, **cells, error=escape(one.why if one else "worker died").encode()), "recovered"
+        else:
+            yield edit.change(job, status="pending", worker=""), "returned"
+
+
+def _charged(job: Job, start: "Line | None", max_attempts: int) -> "Cells":
+    """Return the cells of a job whose worker died in it: failed at its last attempt, else due at once."""
+    now = time.time()
+    attempt = start.attempt if start else job.attempts + 1
+    limit = int(start.cells.get("max_attempts", b"0")) if start else 0
+    cells = {"attempts": b"%d" % attempt}
+    if start:
+        cells["started_at"] = b"%.3f" % start.time
+    if attempt >= (limit or job.max_attempts or max_attempts):
+        return cells | {"status": b"failed", "finished_at": b"%.3f" % now}
+    return cells | {"status": b"pending", "worker": b"", "run_at": b"%d" % min(job.run_at, int(now))}

@@ -1,0 +1,229 @@
+"""One run of one handler: the layers around it, its time limit, and the few ways in which it can end."""
+
+import math
+import threading
+import time
+from contextvars import ContextVar
+
+from .errors import BadArgument, Discard, JobTimeout, Retry, Snooze, Stopped
+from .job import Job, parse_backoff
+from .log import traceback_of, warn
+from .tsv import dump, escape
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from .job import Backoff
+    from .journal import Cells
+    from .queue import Admit, Handlers, Layer, Listener
+
+LONGEST_ERROR = 2000  # characters
+CUT_OFF = 5  # seconds that a handler has to end after its JobTimeout
+SETTINGS = {"rank", "max_attempts", "timeout", "backoff", "aging"}
+_current: "ContextVar[Job]" = ContextVar("dbbasic_queue_job")
+
+
+def current_job() -> Job:
+    """Return the job that runs here, inside its handler; BadArgument elsewhere.
+
+    Its `attempts` counts this attempt too.
+    """
+    try:
+        return _current.get()
+    except LookupError:
+        raise BadArgument("current_job() was called where no job runs") from None
+
+
+class Options:
+    """What a caller of process_jobs asked for, checked, with the defaults of each queue."""
+
+    def __init__(
+        self,
+        *,
+        handlers: "Handlers",
+        max_attempts: int,
+        queues: "Sequence[str] | None",
+        run_for: float | None,
+        max_jobs: int | None,
+        name: str | None,
+        timeout: float | None,
+        backoff: "str | Backoff | None",
+        max_workers: int | None,
+        grace: float | None,
+        middleware: "Sequence[Layer]",
+        listeners: "Sequence[Listener]",
+        admit: "Sequence[Admit]",
+        settings: "Mapping[str, Mapping[str, Any]] | None",
+    ) -> None:
+        self.handlers = handlers
+        self.max_attempts = max_attempts
+        self.queues = list(queues) if queues is not None else None
+        self.run_for = run_for
+        self.max_jobs = math.inf if max_jobs is None else max_jobs
+        self.name = name
+        self.timeout = timeout
+        self.backoff = parse_backoff(backoff or "exponential:60:86400")
+        self.max_workers = max_workers
+        self.grace = grace
+        self.middleware = tuple(middleware)
+        self.listeners = tuple(listeners)
+        self.admit = tuple(admit)
+        self.settings = dict(settings or {})
+
+    def rank(self, queue: str) -> int | None:
+        """Return the precedence of a queue, None when this worker does not serve it."""
+        if self.queues is not None:
+            return self.queues.index(queue) if queue in self.queues else None
+        return int(self.settings.get(queue, {}).get("rank", 0)) + (1 << 20)
+
+    def attempts_of(self, job: Job) -> int:
+        return job.max_attempts or int(self.settings.get(job.queue, {}).get("max_attempts") or self.max_attempts)
+
+    def timeout_of(self, job: Job) -> float | None:
+        return job.timeout or self.settings.get(job.queue, {}).get("timeout") or self.timeout
+
+    def backoff_of(self, job: Job) -> "Backoff":
+        words = job.backoff or self.settings.get(job.queue, {}).get("backoff")
+        return parse_backoff(words) if words else self.backoff
+
+
+class Run:
+    """What runs in this thread now: read by the signal handler and by the thread that watches the time."""
+
+    def __init__(self, handlers: "Handlers", layers: "Sequence[Layer]") -> None:
+        self._handlers = handlers
+        self.inside = False  # in user code: only then may an exception be thrown in
+        self.thread = threading.get_ident()
+        self.in_main = threading.current_thread() is threading.main_thread()
+        self.deadline = math.inf  # of the running job, on the clock below
+        self.cut_at = math.inf  # when a handler that outlives its deadline takes the process with it
+        self._timeout = 0.0
+        self._call = _layered(layers, self._handler)
+
+    def __call__(self, job: Job, timeout: float | None) -> "Any":
+        """Run the job's handler inside its layers and return its result; raises what it raises."""
+        token = _current.set(job)
+        self._timeout = timeout or 0.0
+        self.deadline = clock() + timeout if timeout else math.inf
+        self.cut_at = self.deadline + CUT_OFF
+        try:
+            self.inside = True
+            return self._call(job)
+        finally:
+            self.inside = False
+            self.deadline = self.cut_at = math.inf
+            _current.reset(token)
+
+    def timed_out(self) -> str:
+        return f"timed out after {self._timeout:g} s"
+
+    def interrupt(self) -> None:
+        """Raise JobTimeout in the handler, from another thread; the main thread is woken by SIGALRM."""
+        if self.in_main:
+            import signal
+
+            signal.pthread_kill(self.thread, signal.SIGALRM)
+            return
+        import ctypes
+
+        self.deadline = math.inf
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread), ctypes.py_object(JobTimeout))
+
+    def _handler(self, job: Job) -> "Any":
+        result = self._handlers[job.type](job.payload)
+        if hasattr(result, "__await__"):
+            import asyncio
+
+            async def finish() -> "Any":
+                return await result
+
+            return asyncio.run(finish())
+        return result
+
+
+def _layered(layers: "Sequence[Layer]", innermost: "Callable[[Job], Any]") -> "Callable[[Job], Any]":
+    """Fold layers around a call, the first one outermost."""
+    call = innermost
+    for layer in reversed(layers):
+        call = _around(layer, call)
+    return call
+
+
+def _around(layer: "Layer", call: "Callable[[Job], Any]") -> "Callable[[Job], Any]":
+    return lambda job: layer(job, call)
+
+
+def clock() -> float:
+    """Return seconds of a clock that never jumps and that a test's frozen time does not stop."""
+    return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+# --- how a run ends
+
+
+def completed(job: Job, result: "Any") -> "Cells":
+    """Return the cells of a job whose handler returned; BadArgument when the result is not JSON."""
+    now = b"%.3f" % time.time()
+    attempts = b"%d" % job.attempts
+    return {"status": b"completed", "attempts": attempts, "error": b"", "result": dump(result, "the result"),
+            "finished_at": now}  # fmt: skip
+
+
+def ended_by(failure: BaseException, job: Job, options: Options) -> "Cells":
+    """Return the cells of a job whose handler raised.  `job.attempts` counts this attempt."""
+    if isinstance(failure, Snooze):
+        return put_back(job, failure.seconds)
+    if isinstance(failure, (KeyboardInterrupt, Stopped)):
+        return put_back(job, 0)
+    cells = {"attempts": b"%d" % job.attempts, "error": escape(text_of(failure)).encode()}
+    if isinstance(failure, Discard) or job.attempts >= options.attempts_of(job):
+        return cells | {"status": b"failed", "finished_at": b"%.3f" % time.time()}
+    wait = failure.after if isinstance(failure, Retry) else None
+    if wait is None:
+        wait = _backoff(job, options)
+    return cells | {"status": b"pending", "worker": b"", "run_at": later(wait)}
+
+
+def put_back(job: Job, seconds: float) -> "Cells":
+    """Return the cells of a job that goes back without an attempt."""
+    return {"status": b"pending", "worker": b"", "attempts": b"%d" % (job.attempts - 1), "run_at": later(seconds)}
+
+
+def later(seconds: float) -> bytes:
+    now = time.time()
+    return b"%d" % (int(now) if seconds <= 0 else math.ceil(now + min(seconds, 1e10)))
+
+
+def _backoff(job: Job, options: Options) -> float:
+    try:
+        return max(0.0, float(options.backoff_of(job)(job.attempts)))
+    except Exception as problem:  # the user's function: the job must not be lost for it
+        warn("the backoff of job %s raised %s; 60 s are taken", job.id, repr(problem))
+        return 60.0
+
+
+def text_of(failure: BaseException) -> str:
+    """Return the type and the message of an exception, as the job's error."""
+    if isinstance(failure, Discard):
+        return str(failure.reason)[:LONGEST_ERROR]
+    if isinstance(failure, JobTimeout):
+        return str(failure) or "timed out"
+    kind = type(failure)
+    name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        message = str(failure)
+    except Exception:  # an exception whose own __str__ raises
+        message = "(its text cannot be read)"
+    return f"{name}: {message}"[:LONGEST_ERROR] if message else name
+
+
+def log_failure(job: Job, failure: BaseException) -> None:
+    """Log the whole traceback of an attempt that did not succeed."""
+    from . import log
+
+    if not isinstance(failure, (Snooze, KeyboardInterrupt, Stopped)):
+        text = "job %s %s attempt %d by %s ended with %s"
+        values = (job.id, job.type, job.attempts, job.worker or "", text_of(failure))
+        log.error_with(text, values, traceback_of(failure))

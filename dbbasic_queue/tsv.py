@@ -1,0 +1,232 @@
+"""One line of the file: its columns, its cells, and how any text fits into one of them.
+
+A line is a row when it ends in a newline and has exactly as many cells as the header, or exactly the nine of
+the contract (a shell or the old package wrote it).  A cell never holds a tab, a line separator of any kind,
+another control character or a lone surrogate: JSON cells use JSON's own escapes, text cells a backslash.
+"""
+
+from math import isfinite
+
+from .errors import BadArgument, ForeignFile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+CONTRACT = ("id", "type", "payload", "status", "created_at", "run_at", "attempts", "error", "result")
+OURS = ("queue", "priority", "max_attempts", "timeout", "backoff", "worker", "after", "group")
+LAST = ("started_at", "finished_at")  # the last column of a new row is empty: a torn line that has all its tabs is whole
+COLUMNS = CONTRACT + OURS + LAST
+NUMBERS = {"created_at", "run_at", "attempts", "priority", "max_attempts", "timeout", *LAST}
+
+PENDING, PROCESSING, COMPLETED = b"pending", b"processing", b"completed"
+FAILED, CANCELLED = b"failed", b"cancelled"
+STATUSES = ("pending", "processing", "completed", "failed", "cancelled")
+FINISHED = frozenset((COMPLETED, FAILED, CANCELLED))
+_STATUSES = FINISHED | {PENDING, PROCESSING}
+
+MAX_JSON = 1 << 20  # bytes of one payload or result, as stored
+MAX_DEPTH = 200  # of a payload: far below where Python's own reader gives up
+
+
+class Header:
+    """The columns of one file, in order."""
+
+    __slots__ = ("columns", "index", "line", "numbers", "width")
+
+    def __init__(self, columns: tuple[str, ...]) -> None:
+        self.columns = columns
+        self.index = {name: at for at, name in enumerate(columns)}
+        self.width = len(columns)
+        self.line = "\t".join(columns).encode()
+        self.numbers = [at for at, name in enumerate(columns) if name in NUMBERS]
+
+    def with_columns(self, names: "set[str]") -> "Header":
+        """Return a header that also has `names` and all of ours; new ones go in before `finished_at`."""
+        missing = [name for name in COLUMNS if name not in self.index]
+        missing += sorted(name for name in names if name not in self.index and name not in COLUMNS)
+        if not missing:
+            return self
+        kept = [name for name in self.columns if name != LAST[-1]]
+        return Header((*kept, *(name for name in missing if name != LAST[-1]), LAST[-1]))
+
+
+HEADER = Header(COLUMNS)
+_known = {HEADER.line: HEADER}
+
+
+def parse_header(line: bytes, path: str) -> Header:
+    """Return the header in `line` (without its newline); ForeignFile when it is not a queue's."""
+    known = _known.get(line)
+    if known:
+        return known
+    try:
+        columns = tuple(line.decode().split("\t"))
+    except UnicodeDecodeError:
+        raise ForeignFile(f"{path}:1: not a queue: the first line is not UTF-8 text") from None
+    for at, name in enumerate(CONTRACT):
+        found = columns[at] if at < len(columns) else ""
+        if found != name:
+            raise ForeignFile(f"{path}:1: not a queue: column {at + 1} is {escape(found[:80])!r}, not {name!r}")
+    if columns[-1].endswith("\r"):
+        raise ForeignFile(f"{path}:1: the lines end in \\r\\n; convert the file to \\n first")
+    if len(set(columns)) != len(columns):
+        raise ForeignFile(f"{path}:1: a column name stands twice")
+    return _known.setdefault(line, Header(columns)) if len(_known) < 100 else Header(columns)
+
+
+def split(line: bytes, header: Header) -> list[bytes] | None:
+    """Return the cells of a line (without its newline), one per column; None when their number is wrong."""
+    cells = line.split(b"\t")
+    if len(cells) != header.width:
+        if len(cells) != len(CONTRACT):
+            return None
+        cells += [b""] * (header.width - len(CONTRACT))
+    return cells
+
+
+def row(line: bytes, header: Header) -> list[bytes] | None:
+    """Return the cells of a line that can be read as a row, else None; its payload is not looked into."""
+    cells = split(line, header)
+    if cells is None or cells[3] not in _STATUSES or not cells[0] or not cells[1]:
+        return None
+    try:
+        if not line.isascii():
+            line.decode()
+        for at in header.numbers:
+            if not cells[at].isdigit() and (cells[at] or at < len(CONTRACT)) and not isfinite(float(cells[at])):
+                return None
+    except ValueError:
+        return None
+    return cells
+
+
+def rehead(line: bytes, old: Header, new: Header) -> bytes:
+    """Return a line under `old` as a line under `new`; a line that is not a row stays as it is."""
+    cells = split(line, old)
+    if cells is None:
+        return line
+    return b"\t".join([cells[old.index[name]] if name in old.index else b"" for name in new.columns])
+
+
+# --- text cells
+
+_unsafe: "Callable[[Callable[[Any], str], str], str] | None" = None
+_SHORT = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+
+
+def _escaped(match: "Any") -> str:
+    char = match[0]
+    code = ord(char)
+    return _SHORT.get(char) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+
+def _escaped_json(match: "Any") -> str:
+    return f"\\u{ord(match[0]):04x}"
+
+
+def _replace_unsafe(by: "Callable[[Any], str]", text: str) -> str:
+    global _unsafe
+    if _unsafe is None:
+        import re
+
+        _unsafe = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]").sub
+    return _unsafe(by, text)
+
+
+def escape(text: str) -> str:
+    """Return `text` as one that fits into a cell and is safe on a terminal; `unescape` brings it back."""
+    if "\\" in text:
+        text = text.replace("\\", "\\\\")
+    return text if text.isprintable() else _replace_unsafe(_escaped, text)
+
+
+def unescape(text: str) -> str:
+    """Undo `escape`; a backslash that is none of ours stays."""
+    if "\\" not in text:
+        return text
+    import re
+
+    names = {short: char for char, short in _SHORT.items()}
+    return re.sub(
+        r"\\(?:[\\tnr]|x[0-9a-f]{2}|u[0-9a-f]{4})",
+        lambda m: names.get(m[0]) or chr(int(m[0][2:], 16)),
+        text,
+    )
+
+
+def visible(text: str) -> str:
+    """Return `text` without control characters, for logs and terminals; backslashes stay single."""
+    return text if text.isprintable() else _replace_unsafe(_escaped, text)
+
+
+# --- JSON cells
+
+_encode: "Callable[[Any], str] | None" = None
+_decode: "Callable[[str], Any] | None" = None
+_ATOMS = frozenset((str, int, float, bool, type(None)))
+
+
+def dump(value: "Any", what: str) -> bytes:
+    """Return `value` as the JSON text of a cell; BadArgument naming `what` when it cannot be one."""
+    global _encode
+    if _encode is None:
+        import json
+
+        _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+    try:
+        text = _encode(value)
+        if not text.isprintable():
+            text = _replace_unsafe(_escaped_json, text)
+        cell = text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise BadArgument(f"{what} is not JSON: {visible(reason[:200])}") from None
+    if len(cell) > MAX_JSON:
+        raise BadArgument(f"{what} is {len(cell)} bytes of JSON, over the limit of {MAX_JSON}")
+    return cell
+
+
+def load(cell: bytes) -> "Any":
+    """Return the value of a JSON cell, None for an empty one; ValueError when it is not JSON."""
+    global _decode
+    if not cell:
+        return None
+    if _decode is None:
+        import json
+
+        _decode = json.loads
+    try:
+        return _decode(cell.decode())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def check_plain(value: "Any", what: str, depth: int = 0) -> None:
+    """Refuse what JSON would give back as something else: keys that are no strings, split surrogates."""
+    if depth > MAX_DEPTH:
+        raise BadArgument(f"{what} is nested more than {MAX_DEPTH} deep")
+    inner: Any = ()
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise BadArgument(f"{what} has the key {key!r}, which is no string")
+            if not key.isprintable():
+                _check_surrogates(key, what)
+        inner = value.values()
+    elif isinstance(value, (list, tuple)):
+        inner = value
+    elif isinstance(value, str) and not value.isprintable():
+        _check_surrogates(value, what)
+    for one in inner:
+        if type(one) not in _ATOMS or type(one) is str and not one.isprintable():
+            check_plain(one, what, depth + 1)
+
+
+def _check_surrogates(text: str, what: str) -> None:
+    before = ""
+    for char in text:
+        if "\ud800" <= before <= "\udbff" and "\udc00" <= char <= "\udfff":
+            raise BadArgument(f"{what} holds two surrogates that JSON would join into one character")
+        before = char

@@ -1,0 +1,527 @@
+"""A worker's tick: take in outcomes and the dead, claim what is due, run it, until nothing is left.
+
+Fold and claim are one edit.  A job is finished when its outcome is in this worker's file: after that no crash runs
+it again.  A claim grows while jobs are quick; what is claimed and not begun within half a second is given back by a
+second thread, so that one slow job holds nobody.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from heapq import merge
+
+from . import hint, log
+from .claim import Look, Stale
+from .disk import Changed
+from .edit import Edit
+from .errors import JobTimeout, QueueError, Stopped
+from .job import Job, encode
+from .journal import LiveWorker, LostFile, WorkerFile, all_lines, line, worker_of
+from .queue import Queue, tell
+from .recover import Dead, find_dead, recover
+from .run import CUT_OFF, Options, Run, clock, completed, ended_by, log_failure
+from .tsv import PENDING, PROCESSING
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any
+
+    from .journal import Cells
+
+    Outcomes = dict[bytes, tuple[Job, Cells]]  # by job id: the job as it was claimed, and its new cells
+
+__all__ = ["Options", "work"]
+
+LARGEST_CLAIM = 20_000
+_LATER = 60  # rows added so many seconds after the start are left to the next tick
+_TICK = 0.1  # seconds between two looks of the watching thread, and of an idle worker
+
+
+def work(queue: Queue, options: Options) -> None:
+    """Run one tick, or for `run_for` seconds; SIGTERM and SIGINT end it after the current job.
+
+    Afterwards the signal is passed on: KeyboardInterrupt, SystemExit, or the handler that was there before.
+    """
+    worker = Worker(queue, options)
+    old: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                old[number] = signal.signal(number, worker.on_stop)
+        old[signal.SIGALRM] = signal.signal(signal.SIGALRM, worker.on_alarm)
+    try:
+        worker.work()
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+    if worker.stopped_by == signal.SIGINT:
+        raise KeyboardInterrupt
+    before = old.get(worker.stopped_by)
+    if before is signal.SIG_DFL:
+        raise SystemExit(128 + worker.stopped_by)
+    if callable(before):
+        before(worker.stopped_by, None)
+
+
+class Worker:
+    """One worker: its file, its claim, and a mutex that guards the two against the watching thread."""
+
+    def __init__(self, queue: Queue, options: Options) -> None:
+        self._queue = queue
+        self._file = queue.file
+        self._options = options
+        self._journal = WorkerFile(self._file, options.name, options.queues, options.handlers)
+        self._run = Run(options.handlers, options.middleware)
+        self._unhandled: set[str] = set()
+        self._look = self._new_look()
+        self._mutex = threading.Lock()  # the claim, the outcomes, the end of the journal
+        self._turning = threading.Lock()  # one edit at a time
+        self._claimed: deque[Job] = deque()
+        self._outcomes: Outcomes = {}
+        self._running: Job | None = None
+        self._recorded: Cells = {}
+        self._again: set[bytes] = set()  # put back by this process: left to the next tick
+        self._size, self._taken, self._taken_at = 1, 0, 0.0  # of the claim
+        self._begun = int(time.time())
+        self._done = {"completed": 0, "failed": 0, "retried": 0, "snoozed": 0, "cancelled": 0, "recovered": 0}
+        self._ran = 0
+        self._problem: OSError | None = None
+        self._over = threading.Event()
+        self._stops = 0
+        self._grace_until = float("inf")
+        self.stopped_by = 0
+
+    # --- the tick
+
+    def work(self) -> None:
+        begun = clock()
+        until = begun + (self._options.run_for or 0)
+        watcher = threading.Thread(target=self._watch, name="dbbasic_queue", daemon=True)
+        try:
+            if self._enough_workers():
+                return
+            while True:
+                try:
+                    if self._turn():
+                        if not watcher.ident:
+                            watcher.start()
+                        self._run_claimed()
+                    elif self._stops or self._ran >= self._options.max_jobs or not self._wait(until):
+                        return
+                except LostFile as lost:
+                    self._start_anew(lost)
+        finally:
+            self._over.set()
+            if watcher.ident:
+                watcher.join()
+            self._leave(clock() - begun)
+
+    def _leave(self, seconds: float) -> None:
+        """Fold what is left, remove the worker's file, say what was done."""
+        try:
+            if self._journal.registered:
+                self._edit(leaving=True)
+        finally:
+            self._journal.close()
+            self._look.close()
+            hint.note_tick(self._file.real, self._ran)
+            what = ", ".join(f"{count} {event}" for event, count in self._done.items() if count)
+            if what:
+                log.info("%s: %s in %.3f s", self._queue.path, what, seconds)
+        if self._problem is not None:
+            raise QueueError(
+                f"{self._journal.path}: no further job was begun, there is no room for its outcome: "
+                f"{self._problem.strerror}"
+            )
+
+    def _enough_workers(self) -> bool:
+        """Whether as many workers live as this call allows; then it only takes in the dead."""
+        workers = os.path.join(self._file.side, "workers")
+        if not os.path.isdir(workers) or not os.listdir(workers):
+            return False
+        if not self._file.lock(self._queue.lock_timeout):
+            return False
+        try:
+            dead, alive = find_dead(self._file)
+            for one in dead:
+                one.close()
+            lines = all_lines(self._file.side)
+        finally:
+            self._file.unlock()
+        mine = self._options.queues or []
+        same = sum(LiveWorker(id, lines.get(id, [])).queues == mine for id in alive)
+        if same < (self._options.max_workers or max(4, os.cpu_count() or 1)):
+            return False
+        log.info("%s: %d workers live already; this one leaves", self._queue.path, same)
+        if dead:
+            self._edit()
+        return True
+
+    def _turn(self) -> bool:
+        """Fold, recover and claim in one edit; whether there is something to run now."""
+        if self._claimed and not self._stops:
+            return True
+        now = clock()
+        if self._taken:
+            spent = max(now - self._taken_at, 1e-6)
+            grown = self._size * 16 if spent < 0.1 else self._size
+            self._size = max(1, min(grown, int(self._taken / spent / 2), LARGEST_CLAIM))
+        self._taken_at, self._taken = now, 0
+        self._edit(claim=not self._stops)
+        return bool(self._claimed)
+
+    def _wait(self, until: float) -> bool:
+        """Sleep until a turn may be worth it; False when the time of `run_for` is over."""
+        if self._options.run_for is None:
+            return False
+        seen, begun = self._stamp(), clock()
+        while not self._stops and clock() < until:
+            time.sleep(min(_TICK, max(0.0, until - clock())))
+            if self._look.bound <= time.time() or self._stamp() != seen:
+                return True
+            if clock() - begun >= 1:  # somebody may have died, or a limit may be free again
+                self._read_requests()
+                if self._look.due or self._look.processing or self._look.bound == 0:
+                    return True
+                begun, hint_jobs = clock(), 0
+                hint.note_tick(self._file.real, hint_jobs)
+        return False
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            st = os.stat(self._file.path)
+        except FileNotFoundError:
+            return None
+        return st.st_ino, st.st_size, st.st_mtime_ns
+
+    def _start_anew(self, lost: LostFile) -> None:
+        log.warn("%s", str(lost))
+        with self._mutex:
+            self._claimed.clear()
+            self._outcomes.clear()
+            self._running = None
+            self._journal.renew()
+            self._look.close()
+
+    # --- one edit
+
+    def _edit(self, *, claim: bool = False, give_back: list[Job] | None = None, leaving: bool = False) -> None:
+        """Fold my outcomes, take in the dead, give back, claim, all in one edit; then tell the listeners."""
+        with self._turning:
+            with self._mutex:
+                outcomes = dict(self._outcomes)
+                if give_back is None and not claim:
+                    give_back = list(self._claimed)
+                    self._claimed.clear()
+            for attempt in range(4):
+                events: list[tuple[str, Job]] = []
+                try:
+                    taken = self._try_edit(outcomes, give_back or [], claim, leaving, events)
+                    break
+                except (Stale, Changed):
+                    if attempt == 3:
+                        raise
+            with self._mutex:
+                for id, outcome in outcomes.items():
+                    if self._outcomes.get(id) is outcome:
+                        del self._outcomes[id]
+                self._claimed.extend(taken)
+                self._taken = len(taken) or self._taken
+                if self._running is None and not self._outcomes:
+                    self._journal.cut()
+        for event, job in events:
+            self._done[event] += 1
+            if event == "recovered":
+                log.warn("job %s %s: %s; attempt %d", job.id, job.type, job.error or "worker died", job.attempts)
+            tell(self._options.listeners, event, [job])
+
+    def _try_edit(
+        self, outcomes: "Outcomes", give_back: list[Job], claim: bool, leaving: bool, events: list[tuple[str, Job]]
+    ) -> list[Job]:
+        dead: list[Dead] = []
+        try:
+            with Edit(self._file, self._queue.lock_timeout, create=False) as e:
+                if not e.exists:
+                    return []
+                now = time.time()
+                if not self._look.holds(e, self._file.fd):
+                    self._look.close()
+                    self._look = self._new_look()
+                look = self._look
+                look.take(e, self._file.fd, now)
+                self._fold(e, outcomes, events)
+                for job in give_back:
+                    if self._mine(job):
+                        self._follow(e.change(look.processing[job.cells[0]], status=PENDING, worker=""))
+                dead, alive = find_dead(self._file, self._journal.id)
+                for job, how in recover(e, list(look.processing.values()), dead, alive, self._options.max_attempts):
+                    self._follow(job)
+                    if how != "returned":
+                        events.append((how if how == "recovered" else _event(job, 0), job))
+                met = e.settle(look.waiting.values())
+                for job in e.cancelled:
+                    look.waiting.pop(job.cells[0], None)
+                    events.append(("cancelled", job))
+                taken = self._claim(e, met, now) if claim else []
+                if taken:
+                    self._journal.register()
+                e.commit()
+                self._keep_look(e)
+                for one in dead:
+                    one.bury()
+                if leaving or claim and not taken and self._options.run_for is None:
+                    self._journal.remove()
+                return taken
+        except BaseException:
+            self._look.close()  # it followed changes that were not made
+            raise
+        finally:
+            for one in dead:
+                one.close()
+
+    def _new_look(self) -> Look:
+        aging = {queue: float(one["aging"]) for queue, one in self._options.settings.items() if one.get("aging")}
+        return Look(self._rank, aging)
+
+    def _rank(self, type: str, queue: str) -> int | None:
+        """Return the rank of a due row's queue, None when this worker does not run it."""
+        rank = self._options.rank(queue)
+        if rank is not None and type not in self._options.handlers:
+            if type not in self._unhandled:
+                self._unhandled.add(type)
+                log.warn("%s: no handler for type %s; its jobs stay as they are", self._queue.path, type)
+            return None
+        return rank
+
+    def _mine(self, claimed: Job) -> bool:
+        """Whether a row that I claimed still says so."""
+        job = self._look.processing.get(claimed.cells[0])
+        return job is not None and job.cell("worker") == claimed.cell("worker")
+
+    def _fold(self, e: Edit, outcomes: "Outcomes", events: list[tuple[str, Job]]) -> None:
+        for id, (claimed, cells) in outcomes.items():
+            if not self._mine(claimed):
+                log.warn("job %s was changed by somebody else while it ran; its outcome is dropped", id.decode())
+                continue
+            job = e.change(self._look.processing[id], **cells)
+            self._follow(job)
+            events.append((_event(job, claimed.attempts), job))
+
+    def _follow(self, job: Job) -> None:
+        """Note in the look what became of a processing row."""
+        look = self._look
+        look.processing.pop(job.cells[0], None)
+        if job.cells[3] != PENDING:
+            return
+        if job.cell("after"):
+            look.waiting[job.cells[0]] = job
+        elif job.is_due(time.time()):
+            look.add(job)
+        else:
+            look.bound = min(look.bound, job.run_at)
+
+    def _claim(self, e: Edit, met: list[Job], now: float) -> list[Job]:
+        """Mark the next rows as mine, in order; they are run once the edit is on the disk."""
+        look, taken, tickets = self._look, [], set()
+        room = min(self._size, self._options.max_jobs - self._ran)
+        worker = b"%b.%d" % (self._journal.id.encode(), self._journal.k + 1)
+        waited = sorted((t, job) for job in met if job.is_due(now) and (t := look.ticket(job)) is not None)
+        for job in met:
+            if not job.is_due(now):
+                look.bound = min(look.bound, job.run_at)
+        for ticket, job in merge(waited, look.claimable(e, self._file.fd, now)):
+            if len(taken) >= room:
+                break
+            verdict = self._may_start(e, job)
+            if verdict is None:
+                continue
+            claimed = e.change(job, status=PROCESSING, worker=worker)
+            look.waiting.pop(job.cells[0], None)
+            look.processing[job.cells[0]] = claimed
+            tickets.add(ticket)
+            if verdict:
+                taken.insert(0, claimed)
+                break
+            taken.append(claimed)
+        look.ready = sum(ticket not in tickets for ticket, _ in waited)
+        if taken:
+            look.due = [ticket for ticket in look.due if ticket not in tickets]
+            self._journal.k += 1
+        return taken
+
+    def _may_start(self, e: Edit, job: Job) -> bool | None:
+        """None: leave the row. False: claim it. True: claim it, to run first, and nothing behind it."""
+        if self._options.run_for is None and (job.cells[0] in self._again or job.created_at > self._begun + _LATER):
+            return None
+        if not job.payload_is_json():
+            log.warn("%s: the payload of job %s cannot be read; the row is left as it is", self._queue.path, job.id)
+            return None
+        limited = False
+        for ask in self._options.admit:
+            try:
+                verdict = ask(job, e.count)
+            except Exception as problem:  # the user's function
+                log.warn("admit raised %s for job %s; it is left", repr(problem), job.id)
+                return None
+            if verdict is False:
+                return None
+            limited = limited or verdict is True
+        return limited
+
+    def _keep_look(self, e: Edit) -> None:
+        """Follow the rows to where the edit put them, and leave the hint for the next tick."""
+        look, fd = self._look, self._file.fd
+        look.keep(e, self._file.real, fd)
+        hint.write(self._file, look.hint(fd, e.last_id))
+
+    # --- running
+
+    def _run_claimed(self) -> None:
+        """Run what is claimed, each start after the outcome before it, in one write."""
+        job, ended = self._next(None), None
+        while job is not None:
+            ended = self._run_one(job)
+            job = self._next((job, ended))
+
+    def _next(self, ended: "tuple[Job, Cells] | None") -> Job | None:
+        """Write the outcome of the last job and the start of the next; return it, None when none is to start."""
+        durable = self._queue.sync == "full"
+        with self._mutex:
+            job = None
+            if self._claimed and not self._stops and self._ran < self._options.max_jobs:
+                try:
+                    self._journal.reserve()
+                    job = self._claimed.popleft()
+                except OSError as problem:
+                    self._problem, self._stops = problem, self._stops or 1
+            now = time.time()
+            lines = _end_line(*ended) if ended else b""
+            if job is not None:
+                limit = self._options.attempts_of(job)
+                lines += line(_k(job), "start", job.cells[0], job.attempts + 1, now, {"max_attempts": b"%d" % limit})
+            if lines:
+                try:
+                    self._journal.append(lines, durable=durable)
+                except OSError as problem:
+                    self._problem, self._stops = problem, self._stops or 1
+                    if job is not None:
+                        self._claimed.appendleft(job)
+                        job = None
+                    if ended:
+                        ended[1].update(result=b"", error=b"result not stored: no space left")
+                        self._journal.append(_end_line(*ended), durable=durable)
+            if ended:
+                self._outcomes[ended[0].cells[0]] = ended
+                if ended[1]["status"] == PENDING:
+                    self._again.add(ended[0].cells[0])
+            self._running = job
+            self._recorded = {"started_at": b"%.3f" % now}
+            return job
+
+    def _run_one(self, claimed: Job) -> "Cells":
+        """Run one job and return the cells that its outcome changes."""
+        job = claimed.replace(attempts=claimed.attempts + 1)
+        job.set_record(self._record)
+        self._ran += 1
+        log.info("job %s %s starts, attempt %d, by %s", job.id, job.type, job.attempts, job.worker)
+        tell(self._options.listeners, "started", [job])
+        try:
+            cells = completed(job, self._run(job, self._options.timeout_of(job)))
+            log.info("job %s %s completed, attempt %d, by %s", job.id, job.type, job.attempts, job.worker)
+        except BaseException as failure:
+            if isinstance(failure, KeyboardInterrupt):
+                self._stops, self.stopped_by = self._stops or 1, self.stopped_by or signal.SIGINT
+            log_failure(job, failure)
+            cells = ended_by(failure, job, self._options)
+        return self._recorded | cells
+
+    def _record(self, **cells: "Any") -> None:
+        """Write cells of the running job at once; see `Job.record`."""
+        with self._mutex:
+            if self._running is None:
+                return
+            new = {column: encode(column, value) for column, value in cells.items()}
+            job = self._running
+            text = line(_k(job), "record", job.cells[0], job.attempts + 1, time.time(), new)
+            self._journal.append(text, durable=self._queue.sync == "full")
+            self._recorded |= new
+
+    # --- beside the running job
+
+    def _watch(self) -> None:
+        """Every 0.1 s: end what runs too long, give back what one slow job holds up, read requests."""
+        seen, age, last = -1, 0.0, 0.0
+        while not self._over.wait(_TICK):
+            self._mind_the_time()
+            if self._journal.k != seen:
+                seen, age, last = self._journal.k, 0.0, 0.0
+            age += _TICK
+            if age >= 0.5 and age - last >= 1:
+                last = age
+                self._read_requests()
+                self._relieve()
+
+    def _relieve(self) -> None:
+        """Give back what is claimed and not begun, and fold what has ended."""
+        with self._mutex:
+            rows = list(self._claimed)
+            self._claimed.clear()
+            if not rows and not self._outcomes:
+                return
+        try:
+            self._edit(give_back=rows)
+        except (QueueError, OSError) as problem:
+            log.warn("%s: %s", self._queue.path, str(problem))
+            with self._mutex:
+                self._claimed.extend(rows)
+
+    def _mind_the_time(self) -> None:
+        run, now = self._run, clock()
+        if now >= run.deadline and run.inside:
+            run.interrupt()
+        if now >= run.cut_at:
+            text = f"{run.timed_out()}, and did not end within {CUT_OFF} s"
+            self._file.put(self._journal.path[:-4] + ".why", text.encode())
+            log.error("%s: %s; this process ends", self._queue.path, text)
+            os._exit(75)
+        if now >= self._grace_until:
+            self._grace_until = float("inf")
+            if run.in_main:
+                signal.pthread_kill(run.thread, signal.SIGTERM)
+
+    def _read_requests(self) -> None:
+        if not self._stops and os.path.exists(self._journal.path[:-4] + ".stop"):
+            self._stops = 1
+
+    def on_stop(self, number: int, frame: "FrameType | None") -> None:
+        """SIGTERM or SIGINT: finish the current job; at the second one it goes back."""
+        self._stops += 1
+        self.stopped_by = number
+        if self._options.grace is not None:
+            self._grace_until = clock() + self._options.grace
+        if self._stops > 1 and self._run.inside:
+            raise Stopped
+
+    def on_alarm(self, number: int, frame: "FrameType | None") -> None:
+        """SIGALRM from the watching thread: the running job's time is over, if it still runs."""
+        run = self._run
+        if run.inside and clock() >= run.deadline:
+            run.deadline = float("inf")
+            raise JobTimeout(run.timed_out())
+
+
+def _k(job: Job) -> int:
+    return worker_of(job)[1]
+
+
+def _end_line(job: Job, cells: "Cells") -> bytes:
+    return line(_k(job), "end", job.cells[0], job.attempts + 1, time.time(), cells)
+
+
+def _event(job: Job, attempts: int) -> str:
+    """Return what to call the end of a run."""
+    status = job.status
+    return status if status != "pending" else "retried" if job.attempts > attempts else "snoozed"

@@ -1,0 +1,103 @@
+"""What every test stands on: a folder of its own, a queue, real child Pythons; slow tests apart."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import freezegun
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SLOW = {
+    "cron": "starts the system's real cron",
+    "faults": "kills or fails a process at call after call",
+    "browser": "drives a browser",
+    "engine": "runs another queue engine beside ours",
+    "soak": "runs for long, or with a lot of data",
+}
+LEFT_OUT = pytest.StashKey[int]()
+
+# filelock's time-outs would otherwise never end while the clock is frozen.
+freezegun.configure(extend_ignore_list=["filelock"])
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    """Run each test in its own empty folder, whatever queue the caller's environment names."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DBBASIC_QUEUE", raising=False)
+    monkeypatch.delenv("DBBASIC_QUEUE_SYNC", raising=False)
+
+
+@pytest.fixture
+def queue(tmp_path):
+    from dbbasic_queue import Queue
+
+    return Queue(tmp_path / "data" / "queue.tsv", sync="off")
+
+
+@pytest.fixture
+def run_python(tmp_path):
+    """Start child Pythons that import this checkout; none outlives the test."""
+    children = []
+
+    def run(code, *, cwd=tmp_path, env=None, **popen):
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "text": True, **popen}
+        child = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(code)],
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": path, **(env or {})},
+            **options,
+        )
+        children.append(child)
+        return child
+
+    yield run
+    for child in children:
+        with child:  # closes its pipes and waits for it
+            child.kill()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--all", action="store_true", help="run the slow tests too")
+
+
+def pytest_configure(config):
+    for name, what in SLOW.items():
+        config.addinivalue_line("markers", f"{name}: {what}; runs with --all")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--all") or config.getoption("markexpr"):
+        return
+    slow, quick = [], []
+    for item in items:
+        (slow if any(map(item.get_closest_marker, SLOW)) else quick).append(item)
+    config.stash[LEFT_OUT] = len(slow)
+    config.hook.pytest_deselected(items=slow)
+    items[:] = quick
+
+
+def pytest_sessionfinish(session):
+    if forbidden_skips(session.config) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.stash.get(LEFT_OUT, 0):
+        names = ", ".join(SLOW)
+        terminalreporter.line(
+            f"{config.stash[LEFT_OUT]} slow tests left out ({names}); to run them: pytest --all"
+        )
+    for report in forbidden_skips(config):
+        terminalreporter.line(f"ERROR: skipped, but CI runs everything: {report.nodeid}", red=True)
+
+
+def forbidden_skips(config):
+    """The reports of skipped tests where none may be: with --all in CI."""
+    if not (config.getoption("--all") and os.environ.get("CI")):
+        return []
+    return config.pluginmanager.get_plugin("terminalreporter").stats.get("skipped", [])
