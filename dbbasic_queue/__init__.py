@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from .errors import QueueError as QueueError
     from .errors import Retry as Retry
     from .errors import Snooze as Snooze
-    from .job import Backoff, When
     from .job import Job as Job
+    from .new import Backoff, When
     from .queue import Admit, Handlers, Layer, Listener
     from .queue import Queue as Queue
     from .run import current_job as current_job

@@ -8,13 +8,19 @@ Several conditions stand side by side with a space, and all must hold.  A group 
 own `after` does not name it.  The cell is never rewritten: what it says is computed from rows.
 """
 
+import time
+
 from .errors import BadArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from .edit import Edit
+    from .job import Job
+
 MET, OPEN, NEVER = "met", "open", "never"
+WAITING = (b"\tok:", b"\tnotok:", b"\tany:")  # how the cell begins
 LABEL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 _HEX = frozenset("0123456789abcdef")
 
@@ -126,3 +132,50 @@ def _group_state(condition: Condition, members: GroupCount) -> str:
     if members.notok > condition.allowed:
         return MET
     return NEVER if finished else OPEN
+
+
+# --- in an edit
+
+
+def settle(edit: "Edit", waiting: "Iterable[Job] | None" = None) -> "list[Job]":
+    """Cancel the pending jobs that can now never run, and return those that wait no more.
+
+    `waiting` are the pending rows with an `after`, None to look for them.  What was cancelled stands in
+    `edit.cancelled`.
+    """
+    rows = edit.rows(WAITING) if waiting is None else waiting
+    left = {job.id: job for job in rows if job.status == "pending" and job.after}
+
+    def status_of(id: str) -> str | None:
+        return "pending" if id in left else edit.status_of(id)
+
+    met: list[Job] = []
+    again = True
+    while again:
+        again, met = False, []
+        for job in list(left.values()):
+            found, reason = state(job.after or "", status_of, edit.count_group)
+            if found == MET:
+                met.append(job)
+            elif found == NEVER:
+                del left[job.id]
+                edit.cancelled.append(edit.change(job, status="cancelled", error=reason, finished_at=time.time()))
+                again = True
+    edit.ended = False
+    return met
+
+
+def revive(edit: "Edit") -> "list[Job]":
+    """Make pending again what was cancelled only because of jobs that are pending again in this edit."""
+    rows = [job for job in edit.rows((b"\tnever ",)) if job.status == "cancelled" and job.after]
+    left = {job.id: job for job in rows if (job.error or "").startswith("never ")}
+    revived: list[Job] = []
+    again = True
+    while again:
+        again = False
+        for job in list(left.values()):
+            if state(job.after or "", edit.status_of, edit.count_group)[0] != NEVER:
+                del left[job.id]
+                revived.append(edit.change(job, status="pending", error="", finished_at=None))
+                again = True
+    return revived

@@ -6,9 +6,9 @@
 import os
 import time
 
-from .after import parse
+from .after import WAITING, parse
 from .disk import QueueFile
-from .edit import WAITING, Edit, line_of
+from .edit import Edit, line_of
 from .errors import BadArgument, NotStored, in_seconds
 from .files import blocks, read_header, sync, sync_folder, write_all
 from .job import Job

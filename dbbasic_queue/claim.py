@@ -8,8 +8,9 @@ import os
 import re
 from bisect import bisect_left, insort
 
+from .after import WAITING
+from .edit import Edit, new_offset
 from .errors import QueueError
-from .edit import WAITING, Edit, new_offset
 from .files import blocks
 from .hint import NEVER_DUE, Hint
 from .job import Job

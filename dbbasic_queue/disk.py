@@ -7,7 +7,17 @@ bytes, syncs it and renames it over the old one: a crash at any point leaves the
 import os
 
 from .errors import NotStored, QueueBusy, QueueError
-from .files import BLOCK, copy_attributes, copy_range, dress, last_line, read_header, sync, sync_folder, write_all
+from .files import (
+    BLOCK,
+    copy_attributes,
+    copy_range,
+    dress,
+    last_line,
+    read_header,
+    sync,
+    sync_folder,
+    write_all,
+)
 from .lock import lock_at, make
 from .tsv import HEADER, Header
 

@@ -5,7 +5,6 @@ it asks afterwards.  When it ends jobs, it also ends those that can now never ru
 """
 
 import os
-import time
 from bisect import bisect_left
 from itertools import accumulate
 
@@ -15,7 +14,7 @@ from .errors import BadArgument, DuplicateId
 from .files import blocks
 from .job import Job, encode, new_ids
 from .lookup import archived, find_row, lines_with
-from .tsv import CANCELLED, FINISHED, PENDING, Header, rehead, row
+from .tsv import FINISHED, Header, rehead, row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
     from .disk import Piece
 
-WAITING = (b"\tok:", b"\tnotok:", b"\tany:")
 
 
 class Edit:
@@ -47,7 +45,7 @@ class Edit:
         self._by_id: dict[bytes, Job | None] = {}
         self._counts: dict[str, after.GroupCount] = {}
         self._wanted: set[str] = set()
-        self._ended = False  # a job finished or went: others may wait for it
+        self.ended = False  # a job finished or went, and others may wait for it
         self._committed = False
         self.exists = False
         self.size = 0
@@ -181,7 +179,7 @@ class Edit:
 
     def put(self, old: Job, new: Job) -> Job:
         if new.cells[3] in FINISHED and old.cells[3] not in FINISHED:
-            self._ended = True
+            self.ended = True
         self._by_id[new.cells[0]] = new
         self._counts.clear()
         if new.at < 0:
@@ -239,60 +237,19 @@ class Edit:
         """Delete a job's row."""
         self._by_id[job.cells[0]] = None
         self._counts.clear()
-        self._ended = True
+        self.ended = True
         if job.at < 0:
             self.added = [other for other in self.added if other is not job]
         else:
             self._changed[job.at] = None
             self._sizes[job.at] = job.size
 
-    # --- who waits
-
-    def settle(self, waiting: "Iterable[Job] | None" = None) -> list[Job]:
-        """Cancel pending jobs whose `after` can never come true, and return those whose `after` is met."""
-        rows = self.rows(WAITING) if waiting is None else waiting
-        left = {job.id: job for job in rows if job.cells[3] == PENDING and job.cell("after")}
-
-        def status_of(id: str) -> str | None:
-            return "pending" if id in left else self.status_of(id)
-
-        met: list[Job] = []
-        again = True
-        while again:
-            again, met = False, []
-            for job in list(left.values()):
-                state, reason = after.state(job.cell("after"), status_of, self.count_group)
-                if state == after.MET:
-                    met.append(job)
-                elif state == after.NEVER:
-                    del left[job.id]
-                    ended = self.change(job, status=CANCELLED, error=reason, finished_at=time.time())
-                    self.cancelled.append(ended)
-                    again = True
-        self._ended = False
-        return met
-
-    def revive(self) -> list[Job]:
-        """Make pending again what was cancelled only because of jobs that are pending again in this edit."""
-        left = {job.id: job for job in self.rows((b"\tnever ",)) if job.status == "cancelled" and job.after}
-        revived: list[Job] = []
-        again = True
-        while again:
-            again = False
-            for job in list(left.values()):
-                if (job.error or "").startswith("never "):
-                    if after.state(job.cell("after"), self.status_of, self.count_group)[0] != after.NEVER:
-                        del left[job.id]
-                        revived.append(self.change(job, status=PENDING, error="", finished_at=None))
-                        again = True
-        return revived
-
     # --- the end
 
     def commit(self) -> None:
         """Write what was changed; without changes nothing is written."""
-        if self._ended:
-            self.settle()
+        if self.ended:
+            after.settle(self)
         self._committed = True
         if not self._changed and not self.added:
             return

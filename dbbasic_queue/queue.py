@@ -7,11 +7,13 @@ import os
 import time
 
 from . import hint, lookup
+from .after import revive
 from .disk import QueueFile
 from .edit import Edit
 from .errors import BadArgument, UnknownJob
-from .job import Job, new_id, new_job
+from .job import Job, new_id
 from .log import error
+from .new import new_job
 from .tsv import STATUSES
 
 TYPE_CHECKING = False
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Any
 
-    from .job import Backoff, When
     from .journal import LiveWorker
+    from .new import Backoff, When
 
     Handlers = Mapping[str, Callable[[Any], Any]]
     Listener = Callable[[str, Job], object]
@@ -149,7 +151,7 @@ class Queue:
             else:
                 for old, new in zip(found, made):
                     e.put(old, new)
-                made += e.revive()
+                made += revive(e)
         self._tell("retried", made)
         return [job.id for job in made]
 

@@ -5,9 +5,11 @@ import threading
 import time
 from contextvars import ContextVar
 
+from .after import is_label
 from .errors import BadArgument, Discard, JobTimeout, Retry, Snooze, Stopped
-from .job import Job, parse_backoff
+from .job import Job
 from .log import traceback_of, warn
+from .new import DEFAULT_BACKOFF, check_attempts, check_timeout, parse_backoff
 from .tsv import dump, escape
 
 TYPE_CHECKING = False
@@ -15,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from .job import Backoff
     from .journal import Cells
+    from .new import Backoff
     from .queue import Admit, Handlers, Layer, Listener
 
 LONGEST_ERROR = 2000  # characters
@@ -57,14 +59,24 @@ class Options:
         admit: "Sequence[Admit]",
         settings: "Mapping[str, Mapping[str, Any]] | None",
     ) -> None:
+        if isinstance(queues, str):
+            raise BadArgument(f"queues={queues!r:.80} is one text: give a list of labels")
+        for name_of, number in (("run_for", run_for), ("grace", grace), ("max_jobs", max_jobs)):
+            if number is not None and (isinstance(number, (bool, str)) or not number >= 0):
+                raise BadArgument(f"{name_of}={number!r:.80} is no number of at least 0")
+        if name is not None and not (is_label(name) and name[0] != "."):
+            raise BadArgument(f"name={name!r:.80}: a worker's name is 1 to 100 letters, digits, _ . or -")
+        for label, one in (settings or {}).items():
+            if unknown := set(one) - SETTINGS:
+                raise BadArgument(f"settings[{label!r}] has {unknown.pop()!r}; it may have {', '.join(sorted(SETTINGS))}")
         self.handlers = handlers
-        self.max_attempts = max_attempts
+        self.max_attempts = check_attempts(max_attempts)
         self.queues = list(queues) if queues is not None else None
         self.run_for = run_for
         self.max_jobs = math.inf if max_jobs is None else max_jobs
         self.name = name
-        self.timeout = timeout
-        self.backoff = parse_backoff(backoff or "exponential:60:86400")
+        self.timeout = timeout if timeout is None else check_timeout(timeout)
+        self.backoff = parse_backoff(backoff or DEFAULT_BACKOFF)
         self.max_workers = max_workers
         self.grace = grace
         self.middleware = tuple(middleware)

@@ -10,19 +10,18 @@ import signal
 import threading
 import time
 from collections import deque
-from heapq import merge
 
 from . import hint, log
-from .claim import Look, Stale
+from .claim import Stale
 from .disk import Changed
-from .edit import Edit
 from .errors import JobTimeout, QueueError, Stopped
 from .job import Job, encode
 from .journal import LiveWorker, LostFile, WorkerFile, all_lines, line, worker_of
 from .queue import Queue, tell
-from .recover import Dead, find_dead, recover
+from .recover import find_dead
 from .run import CUT_OFF, Options, Run, clock, completed, ended_by, log_failure
-from .tsv import PENDING, PROCESSING
+from .tsv import PENDING
+from .turn import Turns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,13 +29,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .journal import Cells
-
-    Outcomes = dict[bytes, tuple[Job, Cells]]  # by job id: the job as it was claimed, and its new cells
+    from .turn import Outcomes
 
 __all__ = ["Options", "work"]
 
 LARGEST_CLAIM = 20_000
-_LATER = 60  # rows added so many seconds after the start are left to the next tick
 _TICK = 0.1  # seconds between two looks of the watching thread, and of an idle worker
 
 
@@ -75,17 +72,14 @@ class Worker:
         self._options = options
         self._journal = WorkerFile(self._file, options.name, options.queues, options.handlers)
         self._run = Run(options.handlers, options.middleware)
-        self._unhandled: set[str] = set()
-        self._look = self._new_look()
+        self._turns = Turns(queue, options, self._journal)
         self._mutex = threading.Lock()  # the claim, the outcomes, the end of the journal
         self._turning = threading.Lock()  # one edit at a time
         self._claimed: deque[Job] = deque()
         self._outcomes: Outcomes = {}
         self._running: Job | None = None
         self._recorded: Cells = {}
-        self._again: set[bytes] = set()  # put back by this process: left to the next tick
         self._size, self._taken, self._taken_at = 1, 0, 0.0  # of the claim
-        self._begun = int(time.time())
         self._done = {"completed": 0, "failed": 0, "retried": 0, "snoozed": 0, "cancelled": 0, "recovered": 0}
         self._ran = 0
         self._problem: OSError | None = None
@@ -126,7 +120,7 @@ class Worker:
                 self._edit(leaving=True)
         finally:
             self._journal.close()
-            self._look.close()
+            self._turns.look.close()
             hint.note_tick(self._file.real, self._ran)
             what = ", ".join(f"{count} {event}" for event, count in self._done.items() if count)
             if what:
@@ -177,17 +171,17 @@ class Worker:
         """Sleep until a turn may be worth it; False when the time of `run_for` is over."""
         if self._options.run_for is None:
             return False
-        seen, begun = self._stamp(), clock()
+        seen, begun, look = self._stamp(), clock(), self._turns.look
         while not self._stops and clock() < until:
             time.sleep(min(_TICK, max(0.0, until - clock())))
-            if self._look.bound <= time.time() or self._stamp() != seen:
+            if look.bound <= time.time() or self._stamp() != seen:
                 return True
             if clock() - begun >= 1:  # somebody may have died, or a limit may be free again
                 self._read_requests()
-                if self._look.due or self._look.processing or self._look.bound == 0:
+                if look.due or look.processing or look.bound == 0:
                     return True
-                begun, hint_jobs = clock(), 0
-                hint.note_tick(self._file.real, hint_jobs)
+                hint.note_tick(self._file.real, 0)
+                begun = clock()
         return False
 
     def _stamp(self) -> tuple[int, int, int] | None:
@@ -204,7 +198,7 @@ class Worker:
             self._outcomes.clear()
             self._running = None
             self._journal.renew()
-            self._look.close()
+            self._turns.look.close()
 
     # --- one edit
 
@@ -216,10 +210,10 @@ class Worker:
                 if give_back is None and not claim:
                     give_back = list(self._claimed)
                     self._claimed.clear()
+            room = int(min(self._size, self._options.max_jobs - self._ran))
             for attempt in range(4):
-                events: list[tuple[str, Job]] = []
                 try:
-                    taken = self._try_edit(outcomes, give_back or [], claim, leaving, events)
+                    taken, events = self._turns.turn(outcomes, give_back or [], room if claim else 0, leaving)
                     break
                 except (Stale, Changed):
                     if attempt == 3:
@@ -237,145 +231,6 @@ class Worker:
             if event == "recovered":
                 log.warn("job %s %s: %s; attempt %d", job.id, job.type, job.error or "worker died", job.attempts)
             tell(self._options.listeners, event, [job])
-
-    def _try_edit(
-        self, outcomes: "Outcomes", give_back: list[Job], claim: bool, leaving: bool, events: list[tuple[str, Job]]
-    ) -> list[Job]:
-        dead: list[Dead] = []
-        try:
-            with Edit(self._file, self._queue.lock_timeout, create=False) as e:
-                if not e.exists:
-                    return []
-                now = time.time()
-                if not self._look.holds(e, self._file.fd):
-                    self._look.close()
-                    self._look = self._new_look()
-                look = self._look
-                look.take(e, self._file.fd, now)
-                self._fold(e, outcomes, events)
-                for job in give_back:
-                    if self._mine(job):
-                        self._follow(e.change(look.processing[job.cells[0]], status=PENDING, worker=""))
-                dead, alive = find_dead(self._file, self._journal.id)
-                for job, how in recover(e, list(look.processing.values()), dead, alive, self._options.max_attempts):
-                    self._follow(job)
-                    if how != "returned":
-                        events.append((how if how == "recovered" else _event(job, 0), job))
-                met = e.settle(look.waiting.values())
-                for job in e.cancelled:
-                    look.waiting.pop(job.cells[0], None)
-                    events.append(("cancelled", job))
-                taken = self._claim(e, met, now) if claim else []
-                if taken:
-                    self._journal.register()
-                e.commit()
-                self._keep_look(e)
-                for one in dead:
-                    one.bury()
-                if leaving or claim and not taken and self._options.run_for is None:
-                    self._journal.remove()
-                return taken
-        except BaseException:
-            self._look.close()  # it followed changes that were not made
-            raise
-        finally:
-            for one in dead:
-                one.close()
-
-    def _new_look(self) -> Look:
-        aging = {queue: float(one["aging"]) for queue, one in self._options.settings.items() if one.get("aging")}
-        return Look(self._rank, aging)
-
-    def _rank(self, type: str, queue: str) -> int | None:
-        """Return the rank of a due row's queue, None when this worker does not run it."""
-        rank = self._options.rank(queue)
-        if rank is not None and type not in self._options.handlers:
-            if type not in self._unhandled:
-                self._unhandled.add(type)
-                log.warn("%s: no handler for type %s; its jobs stay as they are", self._queue.path, type)
-            return None
-        return rank
-
-    def _mine(self, claimed: Job) -> bool:
-        """Whether a row that I claimed still says so."""
-        job = self._look.processing.get(claimed.cells[0])
-        return job is not None and job.cell("worker") == claimed.cell("worker")
-
-    def _fold(self, e: Edit, outcomes: "Outcomes", events: list[tuple[str, Job]]) -> None:
-        for id, (claimed, cells) in outcomes.items():
-            if not self._mine(claimed):
-                log.warn("job %s was changed by somebody else while it ran; its outcome is dropped", id.decode())
-                continue
-            job = e.change(self._look.processing[id], **cells)
-            self._follow(job)
-            events.append((_event(job, claimed.attempts), job))
-
-    def _follow(self, job: Job) -> None:
-        """Note in the look what became of a processing row."""
-        look = self._look
-        look.processing.pop(job.cells[0], None)
-        if job.cells[3] != PENDING:
-            return
-        if job.cell("after"):
-            look.waiting[job.cells[0]] = job
-        elif job.is_due(time.time()):
-            look.add(job)
-        else:
-            look.bound = min(look.bound, job.run_at)
-
-    def _claim(self, e: Edit, met: list[Job], now: float) -> list[Job]:
-        """Mark the next rows as mine, in order; they are run once the edit is on the disk."""
-        look, taken, tickets = self._look, [], set()
-        room = min(self._size, self._options.max_jobs - self._ran)
-        worker = b"%b.%d" % (self._journal.id.encode(), self._journal.k + 1)
-        waited = sorted((t, job) for job in met if job.is_due(now) and (t := look.ticket(job)) is not None)
-        for job in met:
-            if not job.is_due(now):
-                look.bound = min(look.bound, job.run_at)
-        for ticket, job in merge(waited, look.claimable(e, self._file.fd, now)):
-            if len(taken) >= room:
-                break
-            verdict = self._may_start(e, job)
-            if verdict is None:
-                continue
-            claimed = e.change(job, status=PROCESSING, worker=worker)
-            look.waiting.pop(job.cells[0], None)
-            look.processing[job.cells[0]] = claimed
-            tickets.add(ticket)
-            if verdict:
-                taken.insert(0, claimed)
-                break
-            taken.append(claimed)
-        look.ready = sum(ticket not in tickets for ticket, _ in waited)
-        if taken:
-            look.due = [ticket for ticket in look.due if ticket not in tickets]
-            self._journal.k += 1
-        return taken
-
-    def _may_start(self, e: Edit, job: Job) -> bool | None:
-        """None: leave the row. False: claim it. True: claim it, to run first, and nothing behind it."""
-        if self._options.run_for is None and (job.cells[0] in self._again or job.created_at > self._begun + _LATER):
-            return None
-        if not job.payload_is_json():
-            log.warn("%s: the payload of job %s cannot be read; the row is left as it is", self._queue.path, job.id)
-            return None
-        limited = False
-        for ask in self._options.admit:
-            try:
-                verdict = ask(job, e.count)
-            except Exception as problem:  # the user's function
-                log.warn("admit raised %s for job %s; it is left", repr(problem), job.id)
-                return None
-            if verdict is False:
-                return None
-            limited = limited or verdict is True
-        return limited
-
-    def _keep_look(self, e: Edit) -> None:
-        """Follow the rows to where the edit put them, and leave the hint for the next tick."""
-        look, fd = self._look, self._file.fd
-        look.keep(e, self._file.real, fd)
-        hint.write(self._file, look.hint(fd, e.last_id))
 
     # --- running
 
@@ -416,7 +271,7 @@ class Worker:
             if ended:
                 self._outcomes[ended[0].cells[0]] = ended
                 if ended[1]["status"] == PENDING:
-                    self._again.add(ended[0].cells[0])
+                    self._turns.again.add(ended[0].cells[0])
             self._running = job
             self._recorded = {"started_at": b"%.3f" % now}
             return job
@@ -519,9 +374,3 @@ def _k(job: Job) -> int:
 
 def _end_line(job: Job, cells: "Cells") -> bytes:
     return line(_k(job), "end", job.cells[0], job.attempts + 1, time.time(), cells)
-
-
-def _event(job: Job, attempts: int) -> str:
-    """Return what to call the end of a run."""
-    status = job.status
-    return status if status != "pending" else "retried" if job.attempts > attempts else "snoozed"

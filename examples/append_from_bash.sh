@@ -9,7 +9,7 @@
 set -eu
 export LC_ALL=C
 
-queue=${DBBASIC_QUEUE:-data/queue.tsv}
+queue=$(realpath -m "${DBBASIC_QUEUE:-data/queue.tsv}")     # the lock is beside the real file
 type=${1:?usage: $0 TYPE [JSON]}
 payload=${2:-null}
 columns=$'id\ttype\tpayload\tstatus\tcreated_at\trun_at\tattempts\terror\tresult'

@@ -8,6 +8,7 @@
 # language that can call flock(2) does it the same way.
 use strict;
 use warnings;
+use Cwd qw(realpath);
 use Fcntl qw(:DEFAULT :flock :seek);
 use File::Basename qw(dirname);
 use IO::Handle;
@@ -23,7 +24,8 @@ die "not a job type: $type\n" unless $type =~ /\A[A-Za-z0-9_.:-]{1,100}\z/;
 die "a payload is one line without tabs\n" if $payload =~ /[\x00-\x1f\x7f]/;
 
 umask(umask() | 07);    # payloads are for the group at most
-mkdir dirname($queue);
+mkdir dirname $queue;
+$queue = realpath $queue if -e $queue;               # the lock is beside the real file
 sysopen(my $lock, "$queue.lock", O_RDWR | O_CREAT) or die "$queue.lock: $!\n";
 flock($lock, LOCK_EX) or die "$queue.lock: $!\n";    # held until this process ends
 

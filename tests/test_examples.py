@@ -538,6 +538,29 @@ def test_other_languages_take_back_what_the_disk_has_no_room_for(appender):
 
 
 @appenders
+def test_other_languages_lock_the_real_file_behind_a_link(appender, tmp_path):
+    Queue("elsewhere/queue.tsv").enqueue("greet", 1)
+    Path("data").mkdir()
+    Path("data/queue.tsv").symlink_to(tmp_path / "elsewhere" / "queue.tsv")
+
+    run(appender, "greet", "2")
+
+    assert [path.name for path in Path("data").iterdir()] == ["queue.tsv"]
+    assert [row["payload"] for row in rows("elsewhere/queue.tsv")] == ["1", "2"]
+
+
+@appenders
+def test_a_line_whose_payload_is_no_json_harms_nobody(appender):
+    run(appender, "greet", "{no json")
+    run(appender, "greet", "2")
+
+    ran = []
+    process_jobs({"greet": ran.append})
+    assert ran == [2]
+    assert rows()[0]["payload"] == "{no json"
+
+
+@appenders
 def test_other_languages_wait_for_the_lock(appender):
     fcntl = pytest.importorskip("fcntl")
     enqueue("greet", 1)

@@ -19,6 +19,11 @@ def mail():
 
 
 @pytest.fixture
+def commands():
+    return pytest.importorskip("dbbasic_queue.cli").COMMANDS
+
+
+@pytest.fixture
 def discovered():
     """What dbbasic-cli finds among the installed packages."""
     pytest.importorskip("dbbasic_cli")
@@ -101,46 +106,38 @@ def test_its_worker_command_ticks_each_second_and_ends_at_ctrl_c(mail, start_scr
     assert [get_job(job_id)["status"] for job_id in jobs] == ["completed"] * 2
 
 
-def test_the_commands_are_functions_of_a_list_with_a_line_of_help():
-    from dbbasic_queue.cli import COMMANDS
-
-    assert {"queue:worker", "queue:stats"} <= set(COMMANDS)
-    for name, command in COMMANDS.items():
+def test_the_commands_are_functions_of_a_list_with_a_line_of_help(commands):
+    assert {"queue:worker", "queue:stats"} <= set(commands)
+    for name, command in commands.items():
         assert name.startswith("queue:")
         assert command.__doc__.strip().splitlines()[0]
         inspect.signature(command).bind([])
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_family_s_command_line_finds_them(discovered):
-    from dbbasic_queue.cli import COMMANDS
-
-    assert COMMANDS.items() <= discovered.items()
+def test_the_command_line_of_the_family_finds_them(discovered, commands):
+    assert commands.items() <= discovered.items()
 
 
-def test_stats_prints_the_counts(capsys):
-    from dbbasic_queue.cli import COMMANDS
-
+def test_stats_prints_the_counts(capsys, commands):
     enqueue("note", {})
     enqueue("bad", {})
     process_jobs({"bad": lambda payload: 1 / 0}, max_attempts=1)
 
-    COMMANDS["queue:stats"]([])
+    commands["queue:stats"]([])
 
     printed = capsys.readouterr().out
     assert "pending" in printed
     assert "failed" in printed
 
 
-def test_worker_runs_the_handlers_of_a_module(tmp_path, monkeypatch):
-    from dbbasic_queue.cli import COMMANDS
-
+def test_worker_runs_the_handlers_of_a_module(tmp_path, monkeypatch, commands):
     source = "HANDLERS = {'shout': lambda payload: payload['text'].upper()}\n"
     (tmp_path / "shop_handlers.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     job_id = enqueue("shout", {"text": "hello"})
 
-    COMMANDS["queue:worker"](["shop_handlers:HANDLERS"])
+    commands["queue:worker"](["shop_handlers:HANDLERS"])
 
     sys.modules.pop("shop_handlers", None)
     assert get_job(job_id)["result"] == "HELLO"

@@ -3,8 +3,10 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -190,8 +192,22 @@ def test_an_old_id_at_either_end_of_the_range_stops_no_enqueue(last):
     new = [enqueue("note", {"text": number}) for number in range(3)]
 
     assert len({last, *new}) == 4
+    assert all(re.fullmatch("[0-9a-f]{16}", job_id) for job_id in new)
     assert [get_job(job_id)["payload"] for job_id in new] == [{"text": n} for n in range(3)]
     assert get_job(last)["payload"] == {}
+
+
+def test_an_old_id_does_not_push_the_ids_of_other_files_ahead(run_python):
+    write([["fa83cc1129de0047", *old_row("note", {})[1:]]])
+
+    child = run_python("""
+        from dbbasic_queue import Queue, enqueue
+        enqueue("note", {})
+        print(Queue("other.tsv").enqueue("note", {}))
+    """)
+    job_id = child.stdout.readline().strip()
+
+    assert abs(int(job_id[:13], 16) / 1e6 - time.time()) < 60
 
 
 def test_an_error_of_several_lines_broke_old_rows_and_blocks_no_other():

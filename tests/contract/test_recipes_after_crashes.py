@@ -224,27 +224,28 @@ NOTING_WORKER = """
 """
 
 
-def ran_around_a_kill(run_python, recipe):
+def run_around_a_kill(run_python, recipe):
     """Run four jobs, of which the third kills the worker; the recipe; a worker again."""
     Path("armed").touch()
     jobs = [enqueue("run", {"name": name}) for name in ("one", "two", "killer", "three")]
     run_python(NOTING_WORKER).wait(timeout=60)
     recipe()
     run_python(NOTING_WORKER).wait(timeout=60)
-    assert [get_job(job_id)["result"] for job_id in jobs] == ["one", "two", "killer", "three"]
-    return Counter(Path("ran.log").read_text().split())
+    return jobs, Counter(Path("ran.log").read_text().split())
 
 
 def test_what_finished_before_a_kill_is_not_run_again_after_a_clean_up(run_python, clean_up):
-    ran = ran_around_a_kill(run_python, clean_up)
+    jobs, ran = run_around_a_kill(run_python, clean_up)
 
     assert ran == {"one": 1, "two": 1, "killer": 2, "three": 1}
+    assert [get_job(job_id)["result"] for job_id in jobs] == ["one", "two", "killer", "three"]
 
 
 def test_what_finished_before_a_kill_is_not_run_again_after_archiving(run_python, archive):
-    ran = ran_around_a_kill(run_python, archive)
+    jobs, ran = run_around_a_kill(run_python, archive)
 
     assert ran == {"one": 1, "two": 1, "killer": 2, "three": 1}
+    assert [get_job(job_id)["status"] for job_id in jobs[2:]] == ["completed"] * 2
 
 
 def test_a_clean_up_while_a_job_runs_does_not_take_its_result_away(clean_up, run_python):

@@ -1,0 +1,186 @@
+"""A worker's edits: fold what it finished, take in the dead, claim the next rows, all in one rewrite of the file."""
+
+import time
+from heapq import merge
+
+from . import hint, log
+from .after import settle
+from .claim import Look
+from .edit import Edit
+from .job import Job
+from .journal import WorkerFile
+from .queue import Queue
+from .recover import Dead, find_dead, recover
+from .run import Options
+from .tsv import PENDING, PROCESSING
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .journal import Cells
+
+    Outcomes = dict[bytes, tuple[Job, Cells]]  # by job id: the job as it was claimed, and its new cells
+
+_LATER = 60  # rows added so many seconds after the start are left to the next tick
+
+
+class Turns:
+    """The edits of one worker, and what it knows of the file between them.  One at a time."""
+
+    def __init__(self, queue: Queue, options: Options, journal: WorkerFile) -> None:
+        self._queue = queue
+        self._file = queue.file
+        self._options = options
+        self._journal = journal
+        self._unhandled: set[str] = set()
+        self._begun = int(time.time())
+        self.again: set[bytes] = set()  # put back by this worker: left to the next tick
+        self.look = self._new_look()
+
+    def turn(
+        self, outcomes: "Outcomes", give_back: list[Job], room: int, leaving: bool
+    ) -> tuple[list[Job], list[tuple[str, Job]]]:
+        """Make one edit; return the rows that are claimed now (at most `room`), and what is to be told.
+
+        When it raises, nothing has happened, and the next turn looks at the whole file.
+        """
+        dead: list[Dead] = []
+        events: list[tuple[str, Job]] = []
+        try:
+            with Edit(self._file, self._queue.lock_timeout, create=False) as e:
+                if not e.exists:
+                    return [], []
+                now = time.time()
+                if not self.look.holds(e, self._file.fd):
+                    self.look.close()
+                    self.look = self._new_look()
+                look = self.look
+                look.take(e, self._file.fd, now)
+                self._fold(e, outcomes, events)
+                for job in give_back:
+                    if self._mine(job):
+                        self._follow(e.change(look.processing[job.cells[0]], status=PENDING, worker=""))
+                dead, alive = find_dead(self._file, self._journal.id)
+                for job, how in recover(e, list(look.processing.values()), dead, alive, self._options.max_attempts):
+                    self._follow(job)
+                    if how != "returned":
+                        events.append((how if how == "recovered" else _event(job, 0), job))
+                met = settle(e, look.waiting.values())
+                for job in e.cancelled:
+                    look.waiting.pop(job.cells[0], None)
+                    events.append(("cancelled", job))
+                taken = self._claim(e, met, room, now) if room else []
+                if taken:
+                    self._journal.register()
+                e.commit()
+                self._keep_look(e)
+                for one in dead:
+                    one.bury()
+                if leaving or room and not taken and self._options.run_for is None:
+                    self._journal.remove()
+                return taken, events
+        except BaseException:
+            self.look.close()  # it followed changes that were not made
+            raise
+        finally:
+            for one in dead:
+                one.close()
+
+    def _new_look(self) -> Look:
+        aging = {queue: float(one["aging"]) for queue, one in self._options.settings.items() if one.get("aging")}
+        return Look(self._rank, aging)
+
+    def _rank(self, type: str, queue: str) -> int | None:
+        """Return the rank of a due row's queue, None when this worker does not run it."""
+        rank = self._options.rank(queue)
+        if rank is not None and type not in self._options.handlers:
+            if type not in self._unhandled:
+                self._unhandled.add(type)
+                log.warn("%s: no handler for type %s; its jobs stay as they are", self._queue.path, type)
+            return None
+        return rank
+
+    def _mine(self, claimed: Job) -> bool:
+        """Whether a row that I claimed still says so."""
+        job = self.look.processing.get(claimed.cells[0])
+        return job is not None and job.cell("worker") == claimed.cell("worker")
+
+    def _fold(self, e: Edit, outcomes: "Outcomes", events: list[tuple[str, Job]]) -> None:
+        for id, (claimed, cells) in outcomes.items():
+            if not self._mine(claimed):
+                log.warn("job %s was changed by somebody else while it ran; its outcome is dropped", id.decode())
+                continue
+            job = e.change(self.look.processing[id], **cells)
+            self._follow(job)
+            events.append((_event(job, claimed.attempts), job))
+
+    def _follow(self, job: Job) -> None:
+        """Note in the look what became of a processing row."""
+        look = self.look
+        look.processing.pop(job.cells[0], None)
+        if job.cells[3] != PENDING:
+            return
+        if job.cell("after"):
+            look.waiting[job.cells[0]] = job
+        elif job.is_due(time.time()):
+            look.add(job)
+        else:
+            look.bound = min(look.bound, job.run_at)
+
+    def _claim(self, e: Edit, met: list[Job], room: int, now: float) -> list[Job]:
+        """Mark the next rows as mine, in order; they are run once the edit is on the disk."""
+        look, taken, tickets = self.look, [], set()
+        worker = b"%b.%d" % (self._journal.id.encode(), self._journal.k + 1)
+        waited = sorted((t, job) for job in met if job.is_due(now) and (t := look.ticket(job)) is not None)
+        for job in met:
+            if not job.is_due(now):
+                look.bound = min(look.bound, job.run_at)
+        for ticket, job in merge(waited, look.claimable(e, self._file.fd, now)):
+            if len(taken) >= room:
+                break
+            verdict = self._may_start(e, job)
+            if verdict is None:
+                continue
+            claimed = e.change(job, status=PROCESSING, worker=worker)
+            look.waiting.pop(job.cells[0], None)
+            look.processing[job.cells[0]] = claimed
+            tickets.add(ticket)
+            if verdict:
+                taken.insert(0, claimed)
+                break
+            taken.append(claimed)
+        look.ready = sum(ticket not in tickets for ticket, _ in waited)
+        if taken:
+            look.due = [ticket for ticket in look.due if ticket not in tickets]
+            self._journal.k += 1
+        return taken
+
+    def _may_start(self, e: Edit, job: Job) -> bool | None:
+        """None: leave the row. False: claim it. True: claim it, to run first, and nothing behind it."""
+        if self._options.run_for is None and (job.cells[0] in self.again or job.created_at > self._begun + _LATER):
+            return None
+        if not job.payload_is_json():
+            log.warn("%s: the payload of job %s cannot be read; the row is left as it is", self._queue.path, job.id)
+            return None
+        limited = False
+        for ask in self._options.admit:
+            try:
+                verdict = ask(job, e.count)
+            except Exception as problem:  # the user's function
+                log.warn("admit raised %s for job %s; it is left", repr(problem), job.id)
+                return None
+            if verdict is False:
+                return None
+            limited = limited or verdict is True
+        return limited
+
+    def _keep_look(self, e: Edit) -> None:
+        """Follow the rows to where the edit put them, and leave the hint for the next tick."""
+        look, fd = self.look, self._file.fd
+        look.keep(e, self._file.real, fd)
+        hint.write(self._file, look.hint(fd, e.last_id))
+
+
+def _event(job: Job, attempts: int) -> str:
+    """Return what to call the end of a run."""
+    status = job.status
+    return status if status != "pending" else "retried" if job.attempts > attempts else "snoozed"
