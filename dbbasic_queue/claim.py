@@ -123,7 +123,7 @@ class Look:
         cells = row(block[begin:end], edit.header)
         if cells is not None and cells[3] == status:
             job = Job(cells, edit.header, offset + begin, end - begin + 1)
-            if status == PROCESSING or job.cell("after"):
+            if status == PROCESSING or job.raw("after"):
                 into[cells[0]] = job
 
     def ticket(self, job: Job) -> int | None:

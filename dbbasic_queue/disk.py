@@ -18,7 +18,7 @@ from .files import (
     sync_folder,
     write_all,
 )
-from .lock import lock_at, make
+from .lock import lock_at, make, try_lock
 from .tsv import HEADER, Header
 
 TYPE_CHECKING = False
@@ -105,26 +105,29 @@ class QueueFile:
                 os.ftruncate(self.fd, 0)
                 write_all(self.fd, HEADER.line + b"\n")
                 sync(self.fd)
+                self._lock.seen = os.fstat(self.fd)
             except OSError as error:
                 raise NotStored(f"{self.path}: no header could be written: {error.strerror}") from error
         return found or HEADER
 
     # --- the end
 
-    def end(self) -> tuple[int, bytes]:
-        """Return the size and the last line; a torn tail is first closed, or moved to torn.tsv.
+    def end(self) -> tuple[os.stat_result, bytes]:
+        """Return the file's state and its last line; a torn tail is first closed, or moved to torn.tsv.
 
         A tail with all its tabs is a whole row, since the last column of a new row is empty.  Any other tail was
         acknowledged to nobody.
         """
-        size = os.fstat(self.fd).st_size
+        seen = self._lock.seen
+        size = seen.st_size
         line = last_line(self.fd, size)
         if line.endswith(b"\n"):
-            return size, line
+            return seen, line
         try:
             if line.count(b"\t") == self.header.width - 1:
                 write_all(self.fd, b"\n")
-                return size + 1, line + b"\n"
+                self._lock.seen = os.fstat(self.fd)
+                return self._lock.seen, line + b"\n"
             torn = make(os.path.join(self.make_side(), "torn.tsv"), os.O_WRONLY | os.O_APPEND, self.real)
             try:
                 write_all(torn, line + b"\n")
@@ -132,13 +135,14 @@ class QueueFile:
             finally:
                 os.close(torn)
             os.ftruncate(self.fd, size - len(line))
+            self._lock.seen = os.fstat(self.fd)
         except OSError as error:
             raise NotStored(f"{self.path}: the torn last line cannot be mended: {error.strerror}") from error
         return self.end()
 
     def append(self, rows: bytes, *, durable: bool) -> None:
         """Add whole lines.  When this raises, the file is as it was before."""
-        size = os.fstat(self.fd).st_size
+        size = self._lock.seen.st_size
         try:
             write_all(self.fd, rows)
             if durable:
@@ -221,9 +225,7 @@ class QueueFile:
             write_all(target, b"".join(waiting))
 
     def _hold(self, fd: int) -> None:
-        from filelock import lock_descriptor
-
-        if not lock_descriptor(fd, blocking=False):
+        if not try_lock(fd):
             raise Changed(f"{self.path}: somebody locked our neighbour file; nothing was changed, try again")
 
     def _keep_owner(self, fd: int, seen: os.stat_result) -> None:

@@ -14,16 +14,18 @@ from .errors import BadArgument, DuplicateId
 from .files import blocks
 from .job import Job, encode, new_ids
 from .lookup import archived, find_row, lines_with
-from .tsv import FINISHED, Header, rehead, row
+from .tsv import FINISHED, HEADER, Header, rehead, row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from types import TracebackType
     from typing import Any
 
     from .disk import Piece
 
+
+AFTER = HEADER.index["after"]  # in a new job, whose header begins like ours
 
 
 class Edit:
@@ -58,9 +60,9 @@ class Edit:
         if self.exists:
             try:
                 self.header = self._file.header
-                self.size, last = self._file.end()
+                self.seen, last = self._file.end()
+                self.size = self.seen.st_size
                 self.start = len(self.header.line) + 1
-                self.seen = os.fstat(self._file.fd)
                 id = last.split(b"\t", 1)[0].decode(errors="replace") if self.size > self.start else ""
                 self.last_id = id if after.is_id(id) else ""
             except BaseException:
@@ -168,20 +170,29 @@ class Edit:
 
     def change(self, job: Job, **cells: "Any") -> Job:
         """Give cells of a job new values, and return the job as it now is."""
-        header = job.header
-        missing = {name for name, value in cells.items() if name not in header.index and encode(name, value)}
-        if missing:
-            header = header.with_columns(missing)
-            self._wanted |= missing
-            line = rehead(b"\t".join(job.cells), job.header, header)
-            job = Job(line.split(b"\t"), header, job.at, job.size)
-        return self.put(job, job.replace(**{name: value for name, value in cells.items() if name in header.index}))
+        return self.set(job, {column: encode(column, value) for column, value in cells.items()})
+
+    def set(self, job: Job, cells: "Mapping[str, bytes]") -> Job:
+        """Give a job new cells, as they stand in the file."""
+        index = job.header.index
+        new = job.copy()
+        for column, cell in cells.items():
+            at = index.get(column)
+            if at is not None:
+                new.cells[at] = cell
+            elif cell:
+                self._wanted.add(column)
+                header = job.header.with_columns({column})
+                return self.set(Job(line_of(job, header)[:-1].split(b"\t"), header, job.at, job.size), cells)
+        return self.put(job, new)
 
     def put(self, old: Job, new: Job) -> Job:
+        """Put one version of a job in the place of another."""
         if new.cells[3] in FINISHED and old.cells[3] not in FINISHED:
             self.ended = True
         self._by_id[new.cells[0]] = new
-        self._counts.clear()
+        if self._counts:
+            self._counts.clear()
         if new.at < 0:
             self.added = [new if job.cells[0] == new.cells[0] else job for job in self.added]
         else:
@@ -195,19 +206,18 @@ class Edit:
 
     def add_all(self, jobs: "list[Job]") -> list[str]:
         """Add jobs in order; those without an id of their own get rising ones."""
-        given = {job.cells[0] for job in jobs if job.cells[0]}
+        given = [job.cells[0] for job in jobs if job.cells[0]]
         if given:
-            self._refuse_duplicates(jobs, given)
-        ids = iter(new_ids(len(jobs) - sum(1 for job in jobs if job.cells[0]), self._highest()))
+            self._refuse_duplicates(given)
+        ids = iter(new_ids(len(jobs) - len(given), self._highest()))
         for job in jobs:
             if not job.cells[0]:
                 job.cells[0] = next(ids).encode()
-        self._refuse_unknown_parents(jobs)
-        for job in jobs:
-            self._by_id[job.cells[0]] = job
-            for at, name in enumerate(job.header.columns):
-                if job.cells[at] and name not in self.header.index:
-                    self._wanted.add(name)
+            if job.header is not self.header:
+                self._wanted.update(n for n, cell in zip(job.header.columns, job.cells) if cell and n not in self.header.index)
+        if any(job.cells[AFTER] for job in jobs):
+            self._refuse_unknown_parents(jobs)
+        self._by_id.update((job.cells[0], job) for job in jobs)
         self.added += jobs
         self._counts.clear()
         return [job.id for job in jobs]
@@ -215,18 +225,18 @@ class Edit:
     def _highest(self) -> str:
         return max(self.last_id, self.added[-1].id if self.added else "")
 
-    def _refuse_duplicates(self, jobs: "list[Job]", given: set[bytes]) -> None:
-        if len(given) < sum(1 for job in jobs if job.cells[0]):
+    def _refuse_duplicates(self, given: list[bytes]) -> None:
+        if len(set(given)) < len(given):
             raise DuplicateId("the same id is given to two of these jobs")
         for id in given:
             if (id in self._by_id or id.decode() <= self.last_id) and self.get(id.decode()):
-                raise DuplicateId(f"{self._file.path}: a job with the id {id.decode()} is there already")
+                raise DuplicateId(f"{self.path}: a job with the id {id.decode()} is there already")
 
     def _refuse_unknown_parents(self, jobs: "list[Job]") -> None:
         here = {job.id for job in jobs}
         labels = {job.cell("group") for job in jobs}
         for job in jobs:
-            for condition in after.parse(job.cell("after")) if job.cell("after") else ():
+            for condition in after.parse(job.cell("after")) if job.cells[AFTER] else ():
                 for id in condition.ids:
                     if id not in here and self.status_of(id) is None:
                         raise BadArgument(f"after={job.cell('after')[:200]!r}: no job has the id {id}")

@@ -44,12 +44,12 @@ class Job:
 
     def cell(self, column: str) -> str:
         """Return a column's text, "" when it is empty or the file does not have it."""
-        at = self.header.index.get(column)
-        return "" if at is None else unescape(self.cells[at].decode())
+        cell = self.raw(column)
+        return unescape(cell.decode()) if cell else ""
 
     def _number(self, column: str) -> float | None:
-        at = self.header.index.get(column)
-        return float(self.cells[at]) if at is not None and self.cells[at] else None
+        cell = self.raw(column)
+        return float(cell) if cell else None
 
     @property
     def id(self) -> str:
@@ -154,14 +154,26 @@ class Job:
             "result": self.result,
         }
 
+    def copy(self) -> "Job":
+        """Return a copy whose cells may be changed."""
+        new = Job(self.cells.copy(), self.header, self.at, self.size)
+        new._payload = self._payload
+        new._record = self._record
+        return new
+
     def replace(self, **cells: "Any") -> "Job":
         """Return a copy with other values in some columns."""
-        copy = Job(list(self.cells), self.header, self.at, self.size)
-        copy._payload = _UNREAD if "payload" in cells else self._payload
-        copy._record = self._record
+        new = self.copy()
         for column, value in cells.items():
-            copy.cells[self.header.index[column]] = encode(column, value)
-        return copy
+            new.cells[self.header.index[column]] = encode(column, value)
+        if "payload" in cells:
+            new._payload = _UNREAD
+        return new
+
+    def raw(self, column: str) -> bytes:
+        """Return a cell as it stands in the file, b"" when the file does not have the column."""
+        at = self.header.index.get(column)
+        return b"" if at is None else self.cells[at]
 
     def payload_is_json(self) -> bool:
         """Whether the payload can be read; a hand edit may have spoilt it."""

@@ -17,7 +17,7 @@ from .after import LABEL
 from .errors import QueueError
 from .files import read_all, sync, sync_folder
 from .job import Job
-from .lock import make
+from .lock import make, try_lock
 from .tsv import escape, unescape
 
 TYPE_CHECKING = False
@@ -114,12 +114,10 @@ class WorkerFile:
         """Make and lock the file, so that it is there before any row names it."""
         if self._fd >= 0:
             return
-        from filelock import lock_descriptor
-
         folder = self._file.make_side("workers")
         self._fd = make(self.path, os.O_RDWR, self._file.real)
         _mine.add(self)
-        if not lock_descriptor(self._fd, blocking=False):
+        if not try_lock(self._fd):
             raise QueueError(f"{self.path}: a new worker file is locked by somebody else")
         cells = {"pid": b"%d" % os.getpid(), "name": self._name.encode()}
         cells["queues"] = escape(self._queues).encode()

@@ -15,7 +15,9 @@ from .files import DENIED, dress, refuse_network_mount, sync_folder
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
+_filelock: "Any" = None
 _locks: "dict[str, Lock]" = {}
 _KEPT = 64  # lock files held open between calls
 
@@ -50,6 +52,7 @@ class Lock:
         self.real = os.path.realpath(path)
         self.held = False
         self.fd = -1
+        self.seen: os.stat_result  # of the file, when the lock was taken
         self._neighbour = -1
         self._mutex = threading.RLock()
         self._mount_is_fine = False
@@ -87,16 +90,14 @@ class Lock:
 
     def release(self) -> None:
         """Let the next one in."""
-        from filelock import unlock_descriptor
-
         fd, self.fd = self.fd, -1
         self.held = False
         try:
             if fd >= 0:
-                unlock_descriptor(fd)  # not by closing alone: a child just forked may have a copy
+                native().unlock_descriptor(fd)  # not by closing alone: a child just forked may have a copy
                 os.close(fd)
             if self._neighbour >= 0:
-                unlock_descriptor(self._neighbour)
+                native().unlock_descriptor(self._neighbour)
         finally:
             self._mutex.release()
 
@@ -109,7 +110,8 @@ class Lock:
         if os.name == "nt":
             raise QueueError("the queue needs flock and rename as Linux and macOS have them, not Windows")
         while True:
-            if not os.path.exists(self.path):
+            self.fd = self._open()
+            if self.fd < 0:
                 if create is None:
                     return False
                 make_folder(os.path.dirname(self.real))
@@ -117,42 +119,42 @@ class Lock:
                 refuse_network_mount(self.real)
                 self._mount_is_fine = True
             self._take_neighbour(timeout)
-            try:
-                self.fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
-            except FileNotFoundError:
-                if create is None:
-                    return False
+            if self.fd < 0:
+                self.fd = self._open()
+            if self.fd < 0 and create is not None:
                 create(self.real)
-                continue
-            except OSError as error:
-                if os.path.isdir(self.path):
-                    raise ForeignFile(f"{self.path}: is a folder, not a queue") from None
-                raise QueueError(f"{self.path}: cannot be opened: {error.strerror}") from error
-            self._wait_for(self.fd, timeout)
-            if self._still_there():
-                return True
-            os.close(self.fd)
-            self.fd = -1
+                self.fd = self._open()
+            if self.fd >= 0:
+                self._wait_for(self.fd, timeout)
+                if self._still_there():
+                    return True
+                os.close(self.fd)
+                self.fd = -1
+
+    def _open(self) -> int:
+        try:
+            return os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return -1
+        except OSError as error:
+            if os.path.isdir(self.path):
+                raise ForeignFile(f"{self.path}: is a folder, not a queue") from None
+            raise QueueError(f"{self.path}: cannot be opened: {error.strerror}") from error
 
     def _still_there(self) -> bool:
         """Whether the locked file is still what the path means: neither renamed over nor a changed link."""
         try:
-            now, mine = os.stat(self.path), os.fstat(self.fd)
+            now = os.stat(self.path)
         except FileNotFoundError:
             return False
-        if (now.st_ino, now.st_dev) != (mine.st_ino, mine.st_dev):
-            real = os.path.realpath(self.path)
-        elif (mine.st_mode & 0o170000) != 0o100000:
+        self.seen = mine = os.fstat(self.fd)
+        if now.st_mode & 0o170000 != 0o100000:
             raise ForeignFile(f"{self.path}: is not a regular file")
-        else:
-            try:
-                there = os.stat(self.real, follow_symlinks=False) if self.real != self.path else now
-            except FileNotFoundError:
-                there = None
-            if there and there.st_ino == now.st_ino:
-                return True
-            real = os.path.realpath(self.path)
-        if real != self.real:
+        same = (now.st_ino, now.st_dev) == (mine.st_ino, mine.st_dev)
+        if same and (self.path == self.real or _inode(self.real) == now.st_ino):
+            return True
+        real = os.path.realpath(self.path)
+        if real != self.real:  # another target has another neighbour
             self.real, self._mount_is_fine = real, False
             if self._neighbour >= 0:
                 os.close(self._neighbour)
@@ -161,16 +163,15 @@ class Lock:
 
     def _take_neighbour(self, timeout: float) -> None:
         while True:
-            if self._neighbour >= 0 and not os.fstat(self._neighbour).st_nlink:  # deleted by hand
-                os.close(self._neighbour)
-                self._neighbour = -1
             if self._neighbour < 0:
                 self._neighbour = self._open_neighbour()
-            if self._neighbour < 0:
-                return  # a folder that is not ours to write: the inode's lock alone serves
+                if self._neighbour < 0:
+                    return  # a folder that is not ours to write: the inode's lock alone serves
             self._wait_for(self._neighbour, timeout)
             if os.fstat(self._neighbour).st_nlink:
                 return
+            os.close(self._neighbour)  # deleted by hand
+            self._neighbour = -1
 
     def _open_neighbour(self) -> int:
         name, flags = self.real + ".lock", os.O_CLOEXEC | os.O_NOFOLLOW
@@ -191,12 +192,10 @@ class Lock:
 
     def _wait_for(self, fd: int, timeout: float) -> None:
         """Wait for the kernel's lock.  What was slept is counted: no clock that a test may have frozen."""
-        from filelock import lock_descriptor
-
         pause = 0.0002
         while True:
             try:
-                if lock_descriptor(fd, blocking=False):
+                if native().lock_descriptor(fd, blocking=False):
                     return
             except OSError as error:
                 raise QueueError(f"{self.path}: this file system gives no lock: {error.strerror}") from error
@@ -206,6 +205,26 @@ class Lock:
             time.sleep(nap)
             self._waited += nap
             pause = min(pause * 2, 0.005)
+
+
+def native() -> "Any":
+    """Return filelock, imported at the first lock: an idle tick takes none, and its import is dear."""
+    global _filelock
+    if _filelock is None:
+        import filelock as _filelock
+    return _filelock
+
+
+def try_lock(fd: int) -> bool:
+    """Take the kernel's lock on a descriptor if it is free."""
+    return bool(native().lock_descriptor(fd, blocking=False))
+
+
+def _inode(path: str) -> int:
+    try:
+        return os.stat(path, follow_symlinks=False).st_ino
+    except FileNotFoundError:
+        return -1
 
 
 def make_folder(path: str) -> None:

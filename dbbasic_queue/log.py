@@ -8,18 +8,30 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_found: "Any" = None
+
+
+def _logger() -> "Any":
+    global _found
+    if _found is None:
+        import logging
+
+        _found = logging.getLogger("dbbasic_queue")
+    return _found
+
 
 def _log(level: int, text: str, values: "tuple[Any, ...]") -> None:
-    import logging
+    _logger().log(level, text, *(visible(value) if isinstance(value, str) else value for value in values))
 
-    logger = logging.getLogger("dbbasic_queue")
-    if logger.isEnabledFor(level):
-        logger.log(level, text, *(visible(value) if isinstance(value, str) else value for value in values))
+
+def listens() -> bool:
+    """Whether anybody wants lines at INFO."""
+    return "logging" in sys.modules and bool(_logger().isEnabledFor(20))
 
 
 def info(text: str, *values: "Any") -> None:
-    """Log at INFO; without effect, and without an import, where nobody has imported logging."""
-    if "logging" in sys.modules:
+    """Log at INFO; without effect, and without an import, where nobody listens."""
+    if listens():
         _log(20, text, values)
 
 
@@ -33,10 +45,8 @@ def error(text: str, *values: "Any") -> None:
 
 def error_with(text: str, values: "tuple[Any, ...]", block: str) -> None:
     """Log an error and, on further lines, a text of `traceback_of`."""
-    import logging
-
     safe = tuple(visible(value) if isinstance(value, str) else value for value in values)
-    logging.getLogger("dbbasic_queue").error(text + "\n    %s", *safe, block)
+    _logger().error(text + "\n    %s", *safe, block)
 
 
 def traceback_of(failure: BaseException) -> str:

@@ -9,6 +9,7 @@ import time
 from .files import read_all
 from .job import Job
 from .journal import parse, requests, worker_of
+from .lock import try_lock
 from .log import warn
 from .tsv import escape
 
@@ -75,7 +76,7 @@ def find_dead(file: "QueueFile", mine: str = "") -> "tuple[list[Dead], set[str]]
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
-        if is_free(fd):
+        if try_lock(fd):
             dead.append(Dead(path, fd))
         else:
             os.close(fd)
@@ -85,12 +86,6 @@ def find_dead(file: "QueueFile", mine: str = "") -> "tuple[list[Dead], set[str]]
         if dot and ending in ("why", "kill", "stop") and id + ".tsv" not in names:
             os.unlink(os.path.join(folder, name))  # of a worker that is long gone
     return dead, alive
-
-
-def is_free(fd: int) -> bool:
-    from filelock import lock_descriptor
-
-    return lock_descriptor(fd, blocking=False)
 
 
 def recover(
@@ -115,10 +110,11 @@ def recover(
         ends = [entry for entry in lines if entry.event == "end"]
         starts = [entry for entry in lines if entry.event == "start"]
         if ends:
-            yield edit.change(job, **cells | ends[-1].cells), "folded"
+            yield edit.set(job, cells | ends[-1].cells), "folded"
         elif starts or one is None:
             cells |= _charged(job, starts[-1] if starts else None, max_attempts)
-            yield edit.change(job, **cells, error=escape(one.why if one else "worker died").encode()), "recovered"
+            cells["error"] = escape(one.why if one else "worker died").encode()
+            yield edit.set(job, cells), "recovered"
         else:
             yield edit.change(job, status="pending", worker=""), "returned"
 

@@ -102,14 +102,14 @@ class Turns:
     def _mine(self, claimed: Job) -> bool:
         """Whether a row that I claimed still says so."""
         job = self.look.processing.get(claimed.cells[0])
-        return job is not None and job.cell("worker") == claimed.cell("worker")
+        return job is not None and job.raw("worker") == claimed.raw("worker")
 
     def _fold(self, e: Edit, outcomes: "Outcomes", events: list[tuple[str, Job]]) -> None:
         for id, (claimed, cells) in outcomes.items():
             if not self._mine(claimed):
                 log.warn("job %s was changed by somebody else while it ran; its outcome is dropped", id.decode())
                 continue
-            job = e.change(self.look.processing[id], **cells)
+            job = e.set(self.look.processing[id], cells)
             self._follow(job)
             events.append((_event(job, claimed.attempts), job))
 
@@ -119,7 +119,7 @@ class Turns:
         look.processing.pop(job.cells[0], None)
         if job.cells[3] != PENDING:
             return
-        if job.cell("after"):
+        if job.raw("after"):
             look.waiting[job.cells[0]] = job
         elif job.is_due(time.time()):
             look.add(job)
@@ -129,7 +129,7 @@ class Turns:
     def _claim(self, e: Edit, met: list[Job], room: int, now: float) -> list[Job]:
         """Mark the next rows as mine, in order; they are run once the edit is on the disk."""
         look, taken, tickets = self.look, [], set()
-        worker = b"%b.%d" % (self._journal.id.encode(), self._journal.k + 1)
+        mark = {"status": PROCESSING, "worker": b"%b.%d" % (self._journal.id.encode(), self._journal.k + 1)}
         waited = sorted((t, job) for job in met if job.is_due(now) and (t := look.ticket(job)) is not None)
         for job in met:
             if not job.is_due(now):
@@ -140,7 +140,7 @@ class Turns:
             verdict = self._may_start(e, job)
             if verdict is None:
                 continue
-            claimed = e.change(job, status=PROCESSING, worker=worker)
+            claimed = e.set(job, mark)
             look.waiting.pop(job.cells[0], None)
             look.processing[job.cells[0]] = claimed
             tickets.add(ticket)

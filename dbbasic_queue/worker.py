@@ -16,7 +16,7 @@ from .claim import Stale
 from .disk import Changed
 from .errors import JobTimeout, QueueError, Stopped
 from .job import Job, encode
-from .journal import LiveWorker, LostFile, WorkerFile, all_lines, line, worker_of
+from .journal import LiveWorker, LostFile, WorkerFile, all_lines, line
 from .queue import Queue, tell
 from .recover import find_dead
 from .run import CUT_OFF, Options, Run, clock, completed, ended_by, log_failure
@@ -230,7 +230,8 @@ class Worker:
             self._done[event] += 1
             if event == "recovered":
                 log.warn("job %s %s: %s; attempt %d", job.id, job.type, job.error or "worker died", job.attempts)
-            tell(self._options.listeners, event, [job])
+            if self._options.listeners:
+                tell(self._options.listeners, event, [job])
 
     # --- running
 
@@ -281,11 +282,14 @@ class Worker:
         job = claimed.replace(attempts=claimed.attempts + 1)
         job.set_record(self._record)
         self._ran += 1
-        log.info("job %s %s starts, attempt %d, by %s", job.id, job.type, job.attempts, job.worker)
-        tell(self._options.listeners, "started", [job])
+        if log.listens():
+            log.info("job %s %s starts, attempt %d, by %s", job.id, job.type, job.attempts, job.worker)
+        if self._options.listeners:
+            tell(self._options.listeners, "started", [job])
         try:
             cells = completed(job, self._run(job, self._options.timeout_of(job)))
-            log.info("job %s %s completed, attempt %d, by %s", job.id, job.type, job.attempts, job.worker)
+            if log.listens():
+                log.info("job %s %s completed, attempt %d, by %s", job.id, job.type, job.attempts, job.worker)
         except BaseException as failure:
             if isinstance(failure, KeyboardInterrupt):
                 self._stops, self.stopped_by = self._stops or 1, self.stopped_by or signal.SIGINT
@@ -369,7 +373,8 @@ class Worker:
 
 
 def _k(job: Job) -> int:
-    return worker_of(job)[1]
+    """Return the number of the claim that a job of mine belongs to."""
+    return int(job.raw("worker").rpartition(b".")[2])
 
 
 def _end_line(job: Job, cells: "Cells") -> bytes:
