@@ -1,7 +1,7 @@
 """A job queue that is one TSV file: any script appends a row, a cron line runs `process_jobs(handlers)`.
 
-    enqueue("send_email", {"to": "user@example.com"})        anywhere
-    process_jobs({"send_email": send_email})                 in worker.py, each minute
+enqueue("send_email", {"to": "user@example.com"})        anywhere
+process_jobs({"send_email": send_email})                 in worker.py, each minute
 """
 
 TYPE_CHECKING = False

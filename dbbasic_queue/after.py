@@ -68,7 +68,9 @@ def parse(cell: str) -> list[Condition]:
         if tilde and not (number.isdecimal() and number.isascii() and word in ("ok", "notok")):
             good = False
         if word not in ("ok", "notok", "any") or not colon or not good:
-            raise BadArgument(f"after={cell[:200]!r}: {text[:80]!r} is none of ok:ID,ID notok:ID any:ID ok:@GROUP ok:@GROUP~n")
+            raise BadArgument(
+                f"after={cell[:200]!r}: {text[:80]!r} is none of ok:ID,ID notok:ID any:ID ok:@GROUP ok:@GROUP~n"
+            )
         conditions.append(Condition(word, ids, group, int(number or 0)))
     return conditions
 
@@ -84,7 +86,9 @@ def as_cell(after: "str | Iterable[str]") -> str:
 
 def names(cell: str, group: str) -> bool:
     """Whether an `after` cell names a group; such a row is no member of it."""
-    return bool(cell) and any(part.partition("@")[2].partition("~")[0] == group for part in cell.split(" "))
+    return bool(cell) and any(
+        part.partition("@")[2].partition("~")[0] == group for part in cell.split(" ")
+    )
 
 
 def state(
@@ -114,7 +118,9 @@ def _ids_state(condition: Condition, status_of: "Callable[[str], str | None]") -
         status = status_of(id)
         if status in ("pending", "processing"):
             result = OPEN
-        elif condition.word != "any" and (status is None or (status == "completed") != (condition.word == "ok")):
+        elif condition.word != "any" and (
+            status is None or (status == "completed") != (condition.word == "ok")
+        ):
             return NEVER, f"job {id}" + (" is gone" if status is None else "")
     return result, ""
 
@@ -135,6 +141,25 @@ def _group_state(condition: Condition, members: GroupCount) -> str:
 
 
 # --- in an edit
+
+
+def refuse_unknown(edit: "Edit", jobs: "list[Job]") -> None:
+    """Raise BadArgument when new jobs wait for what is neither among them, nor in the file or its archive."""
+    ids = {job.id for job in jobs}
+    labels = {job.group for job in jobs}
+    for job in jobs:
+        for condition in parse(job.after) if job.after else ():
+            for id in condition.ids:
+                if id not in ids and edit.status_of(id) is None:
+                    raise BadArgument(f"after={job.after!r:.200}: no job has the id {id}")
+            if (
+                condition.group
+                and condition.group not in labels
+                and not edit.count_group(condition.group).all
+            ):
+                raise BadArgument(
+                    f"after={job.after!r:.200}: no job is in the group {condition.group}"
+                )
 
 
 def settle(edit: "Edit", waiting: "Iterable[Job] | None" = None) -> "list[Job]":
@@ -159,7 +184,9 @@ def settle(edit: "Edit", waiting: "Iterable[Job] | None" = None) -> "list[Job]":
                 met.append(job)
             elif found == NEVER:
                 del left[job.id]
-                edit.cancelled.append(edit.change(job, status="cancelled", error=reason, finished_at=time.time()))
+                edit.cancelled.append(
+                    edit.change(job, status="cancelled", error=reason, finished_at=time.time())
+                )
                 again = True
     edit.ended = False
     return met

@@ -8,7 +8,7 @@ import time
 
 from .after import WAITING, parse
 from .disk import QueueFile
-from .edit import Edit, line_of
+from .edit import Edit
 from .errors import BadArgument, NotStored, in_seconds
 from .files import blocks, read_header, sync, sync_folder, write_all
 from .job import Job
@@ -39,11 +39,21 @@ def purge(
     gone = []
     with edit as e:
         keep = _named(e)
-        rows = [job for id in ids if (job := e.get(id))] if ids is not None else e.scan(status, type, queue)
+        rows = (
+            [job for id in ids if (job := e.get(id))]
+            if ids is not None
+            else e.scan(status, type, queue)
+        )
         for job in rows:
-            if status is not None and job.status != status or type is not None and job.type != type:
+            if (status is not None and job.status != status) or (
+                type is not None and job.type != type
+            ):
                 continue
-            if queue is not None and job.queue != queue or job.status == "processing" or keep(job):
+            if (
+                (queue is not None and job.queue != queue)
+                or job.status == "processing"
+                or keep(job)
+            ):
                 continue
             if status is None and ids is None and not job.finished:
                 continue
@@ -59,7 +69,9 @@ def archive(edit: Edit, file: QueueFile, older_than: "float | timedelta") -> lis
     before = time.time() - in_seconds(older_than)
     with edit as e:
         keep = _named(e)
-        old = [job for job in e.scan() if job.finished and _age_from(job) < before and not keep(job)]
+        old = [
+            job for job in e.scan() if job.finished and _age_from(job) < before and not keep(job)
+        ]
         months: dict[str, list[Job]] = {}
         for job in old:
             months.setdefault(_month(job), []).append(job)
@@ -113,10 +125,12 @@ def _add_to(file: QueueFile, month: str, jobs: list[Job]) -> None:
         there = set()
         moving = {job.cells[0] for job in jobs}
         for _, block in blocks(fd, 0):
-            there.update(moving.intersection(line.split(b"\t", 1)[0] for line in block.split(b"\n")))
+            there.update(
+                moving.intersection(line.split(b"\t", 1)[0] for line in block.split(b"\n"))
+            )
         if size and os.pread(fd, 1, os.fstat(fd).st_size - 1) != b"\n":
             write_all(fd, b"\n")
-        write_all(fd, b"".join(line_of(job, header) for job in jobs if job.cells[0] not in there))
+        write_all(fd, b"".join(job.line(header) for job in jobs if job.cells[0] not in there))
         sync(fd)
         sync_folder(folder)
     except OSError as error:
@@ -138,7 +152,11 @@ def backup(edit: Edit, file: QueueFile, path: str) -> None:
             seen, ended = overlay(job, lines.get(worker, ()), k)
             if ended:
                 e.put(job, seen)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, os.fstat(file.fd).st_mode & 0o777)
+        fd = os.open(
+            temporary,
+            os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC,
+            os.fstat(file.fd).st_mode & 0o777,
+        )
         try:
             e.copy_to(fd)
             os.fsync(fd)

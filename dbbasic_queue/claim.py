@@ -118,7 +118,14 @@ class Look:
         return tickets
 
     def _note(
-        self, edit: Edit, block: bytes, offset: int, begin: int, end: int, status: bytes, into: dict[bytes, Job]
+        self,
+        edit: Edit,
+        block: bytes,
+        offset: int,
+        begin: int,
+        end: int,
+        status: bytes,
+        into: dict[bytes, Job],
     ) -> None:
         cells = row(block[begin:end], edit.header)
         if cells is not None and cells[3] == status:
@@ -157,7 +164,10 @@ class Look:
     def _move(self, starts: list[int], shifts: list[int]) -> None:
         low = (1 << AT) - 1
         last, total = starts[-1], shifts[-1]
-        self.due = [t + (total if t & low > last else shifts[bisect_left(starts, t & low)]) for t in self.due]
+        self.due = [
+            t + (total if t & low > last else shifts[bisect_left(starts, t & low)])
+            for t in self.due
+        ]
         for job in (*self.waiting.values(), *self.processing.values()):
             job.at = new_offset(job.at, starts, shifts)
 
@@ -166,7 +176,14 @@ class Look:
         st = os.fstat(fd)
         bound = 0 if self.due or self.ready else self.bound
         return Hint(
-            st.st_ino, st.st_size, st.st_mtime_ns, self.full_at, bound, len(self.waiting), len(self.processing), last_id
+            st.st_ino,
+            st.st_size,
+            st.st_mtime_ns,
+            self.full_at,
+            bound,
+            len(self.waiting),
+            len(self.processing),
+            last_id,
         )
 
 
@@ -200,7 +217,9 @@ class _Rows:
 
 def _due_pattern(limit: int) -> "re.Pattern[bytes]":
     """Return what finds pending rows with run_at <= limit, or a run_at that is the row's created_at."""
-    return re.compile(rb"\tpending\t(\d+)(?:\.\d*)?\t(?:\1|%b)(?:\.\d*)?\t" % _at_most(limit).encode())
+    return re.compile(
+        rb"\tpending\t(\d+)(?:\.\d*)?\t(?:\1|%b)(?:\.\d*)?\t" % _at_most(limit).encode()
+    )
 
 
 def _at_most(limit: int) -> str:
@@ -215,5 +234,3 @@ def _at_most(limit: int) -> str:
             forms.append(f"{digits[:at]}[0-{int(digit) - 1}]" + (rf"\d{{{rest}}}" if rest else ""))
     forms.append(digits)
     return "|".join(forms)
-
-

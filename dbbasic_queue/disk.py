@@ -107,7 +107,9 @@ class QueueFile:
                 sync(self.fd)
                 self._lock.seen = os.fstat(self.fd)
             except OSError as error:
-                raise NotStored(f"{self.path}: no header could be written: {error.strerror}") from error
+                raise NotStored(
+                    f"{self.path}: no header could be written: {error.strerror}"
+                ) from error
         return found or HEADER
 
     # --- the end
@@ -128,7 +130,9 @@ class QueueFile:
                 write_all(self.fd, b"\n")
                 self._lock.seen = os.fstat(self.fd)
                 return self._lock.seen, line + b"\n"
-            torn = make(os.path.join(self.make_side(), "torn.tsv"), os.O_WRONLY | os.O_APPEND, self.real)
+            torn = make(
+                os.path.join(self.make_side(), "torn.tsv"), os.O_WRONLY | os.O_APPEND, self.real
+            )
             try:
                 write_all(torn, line + b"\n")
                 sync(torn)
@@ -137,7 +141,9 @@ class QueueFile:
             os.ftruncate(self.fd, size - len(line))
             self._lock.seen = os.fstat(self.fd)
         except OSError as error:
-            raise NotStored(f"{self.path}: the torn last line cannot be mended: {error.strerror}") from error
+            raise NotStored(
+                f"{self.path}: the torn last line cannot be mended: {error.strerror}"
+            ) from error
         return self.end()
 
     def append(self, rows: bytes, *, durable: bool) -> None:
@@ -169,20 +175,30 @@ class QueueFile:
         Mode, owner, group and attributes stay.  Changed, with nothing done, when the file is not as it was seen.
         """
         if seen.st_nlink > 1:
-            raise QueueError(f"{self.path}: has another hard link, which a rename would cut off; remove it first")
+            raise QueueError(
+                f"{self.path}: has another hard link, which a rename would cut off; remove it first"
+            )
         folder = os.path.dirname(self.real)
         temporary, fd = self._temporary(self.real), -1
         try:
             self._sweep(folder)
-            fd = os.open(temporary, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fd = os.open(
+                temporary, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+            )
             self._keep_owner(fd, seen)
             copy_attributes(self.fd, fd)
             self.write(pieces, fd)
             os.fsync(fd)
             self._hold(fd)
             now = os.stat(self.path)
-            if (now.st_ino, now.st_size, now.st_mtime_ns) != (seen.st_ino, seen.st_size, seen.st_mtime_ns):
-                raise Changed(f"{self.path}: was written without the lock meanwhile; nothing was changed, try again")
+            if (now.st_ino, now.st_size, now.st_mtime_ns) != (
+                seen.st_ino,
+                seen.st_size,
+                seen.st_mtime_ns,
+            ):
+                raise Changed(
+                    f"{self.path}: was written without the lock meanwhile; nothing was changed, try again"
+                )
             unsettled = os.path.join(self.make_side(), "unsettled")
             os.close(make(unsettled, os.O_WRONLY, self.real))
             os.rename(temporary, self.real)
@@ -191,8 +207,10 @@ class QueueFile:
                 os.close(fd)
                 os.unlink(temporary)
             if isinstance(error, PermissionError):
-                raise QueueError(f"{folder}: {error.strerror}: an edit writes a neighbour of the queue file "
-                                 "in this folder and renames it; only adding works without that") from error
+                raise QueueError(
+                    f"{folder}: {error.strerror}: an edit writes a neighbour of the queue file "
+                    "in this folder and renames it; only adding works without that"
+                ) from error
             if isinstance(error, OSError):
                 raise NotStored(f"{self.path}: not changed: {error.strerror}") from error
             raise
@@ -201,7 +219,9 @@ class QueueFile:
             sync_folder(folder)
             os.unlink(unsettled)
         except OSError as error:
-            raise NotStored(f"{self.path}: changed, but not known to be on the disk: {error.strerror}") from error
+            raise NotStored(
+                f"{self.path}: changed, but not known to be on the disk: {error.strerror}"
+            ) from error
 
     def write(self, pieces: "Iterable[Piece]", target: int) -> None:
         """Write pieces of the present file and new bytes to another file."""
@@ -226,19 +246,28 @@ class QueueFile:
 
     def _hold(self, fd: int) -> None:
         if not try_lock(fd):
-            raise Changed(f"{self.path}: somebody locked our neighbour file; nothing was changed, try again")
+            raise Changed(
+                f"{self.path}: somebody locked our neighbour file; nothing was changed, try again"
+            )
 
     def _keep_owner(self, fd: int, seen: os.stat_result) -> None:
         if dress(fd, seen):
             return
         if os.fstat(fd).st_gid != seen.st_gid or not seen.st_mode & 0o020:
-            raise QueueError(f"{self.path}: belongs to user {seen.st_uid}, whom an edit by user {os.geteuid()} "
-                             "would lock out; run the worker as that user, or share the file by its group")
+            raise QueueError(
+                f"{self.path}: belongs to user {seen.st_uid}, whom an edit by user {os.geteuid()} "
+                "would lock out; run the worker as that user, or share the file by its group"
+            )
         if not self._warned:
             from .log import warn
 
             self._warned = True
-            warn("%s: belonged to user %d, from now on to %d; its group is kept", self.path, seen.st_uid, os.geteuid())
+            warn(
+                "%s: belonged to user %d, from now on to %d; its group is kept",
+                self.path,
+                seen.st_uid,
+                os.geteuid(),
+            )
 
     def _sweep(self, folder: str) -> None:
         """Remove what an edit left that was killed; only who holds the lock makes such files."""
@@ -275,4 +304,3 @@ class QueueFile:
         finally:
             os.close(fd)
         os.rename(temporary, name)
-

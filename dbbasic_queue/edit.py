@@ -4,13 +4,12 @@ Rows are found by searching bytes; only candidates are split into cells.  What t
 it asks afterwards.  When it ends jobs, it also ends those that can now never run, down the whole graph.
 """
 
-import os
 from bisect import bisect_left
 from itertools import accumulate
 
 from . import after, hint
 from .disk import QueueFile
-from .errors import BadArgument, DuplicateId
+from .errors import DuplicateId
 from .files import blocks
 from .job import Job, encode, new_ids
 from .lookup import archived, find_row, lines_with
@@ -34,7 +33,9 @@ class Edit:
     The body must be quick and must not call verbs of the same queue: that is a QueueBusy.
     """
 
-    def __init__(self, file: QueueFile, timeout: float, *, durable: bool = True, create: bool = True) -> None:
+    def __init__(
+        self, file: QueueFile, timeout: float, *, durable: bool = True, create: bool = True
+    ) -> None:
         self._file = file
         self.path = file.path
         self._timeout = timeout
@@ -63,7 +64,11 @@ class Edit:
                 self.seen, last = self._file.end()
                 self.size = self.seen.st_size
                 self.start = len(self.header.line) + 1
-                id = last.split(b"\t", 1)[0].decode(errors="replace") if self.size > self.start else ""
+                id = (
+                    last.split(b"\t", 1)[0].decode(errors="replace")
+                    if self.size > self.start
+                    else ""
+                )
                 self.last_id = id if after.is_id(id) else ""
             except BaseException:
                 self._file.unlock()
@@ -71,7 +76,10 @@ class Edit:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: "TracebackType | None",
     ) -> None:
         if self.exists:
             try:
@@ -89,7 +97,11 @@ class Edit:
         key = id.encode()
         if key in self._by_id:
             return self._by_id[key]
-        found = find_row(self._file.fd, key, self.start, self.size) if self.exists and after.is_id(id) else None
+        found = (
+            find_row(self._file.fd, key, self.start, self.size)
+            if self.exists and after.is_id(id)
+            else None
+        )
         if found is None and self.exists and id and not after.is_id(id):
             return next(self.find("id", id), None)
         cells = row(found[1][:-1], self.header) if found else None
@@ -106,9 +118,13 @@ class Edit:
             if (job.cells[here] if here is not None else b"") == cell:
                 yield job
 
-    def scan(self, status: str | None = None, type: str | None = None, queue: str | None = None) -> "Iterator[Job]":
+    def scan(
+        self, status: str | None = None, type: str | None = None, queue: str | None = None
+    ) -> "Iterator[Job]":
         """Yield each job with these values, lazily; those that this edit changed come first."""
-        for job in self.rows((b"\t%b\t" % (status or type or "").encode(),) if status or type else ()):
+        for job in self.rows(
+            (b"\t%b\t" % (status or type or "").encode(),) if status or type else ()
+        ):
             if (status is None or job.status == status) and (type is None or job.type == type):
                 if queue is None or job.queue == queue:
                     yield job
@@ -142,7 +158,11 @@ class Edit:
         return job.status if job else None
 
     def count(
-        self, status: str | None = None, type: str | None = None, queue: str | None = None, group: str | None = None
+        self,
+        status: str | None = None,
+        type: str | None = None,
+        queue: str | None = None,
+        group: str | None = None,
     ) -> int:
         """Count jobs with these values, as they stand in this edit."""
         rows = self.find("group", group) if group else self.scan(status, type, queue)
@@ -183,7 +203,9 @@ class Edit:
             elif cell:
                 self._wanted.add(column)
                 header = job.header.with_columns({column})
-                return self.set(Job(line_of(job, header)[:-1].split(b"\t"), header, job.at, job.size), cells)
+                return self.set(
+                    Job(job.line(header)[:-1].split(b"\t"), header, job.at, job.size), cells
+                )
         return self.put(job, new)
 
     def put(self, old: Job, new: Job) -> Job:
@@ -214,9 +236,9 @@ class Edit:
             if not job.cells[0]:
                 job.cells[0] = next(ids).encode()
             if job.header is not self.header:
-                self._wanted.update(n for n, cell in zip(job.header.columns, job.cells) if cell and n not in self.header.index)
+                self._wanted |= job.columns_in_use() - self.header.index.keys()
         if any(job.cells[AFTER] for job in jobs):
-            self._refuse_unknown_parents(jobs)
+            after.refuse_unknown(self, jobs)
         self._by_id.update((job.cells[0], job) for job in jobs)
         self.added += jobs
         self._counts.clear()
@@ -231,17 +253,6 @@ class Edit:
         for id in given:
             if (id in self._by_id or id.decode() <= self.last_id) and self.get(id.decode()):
                 raise DuplicateId(f"{self.path}: a job with the id {id.decode()} is there already")
-
-    def _refuse_unknown_parents(self, jobs: "list[Job]") -> None:
-        here = {job.id for job in jobs}
-        labels = {job.cell("group") for job in jobs}
-        for job in jobs:
-            for condition in after.parse(job.cell("after")) if job.cells[AFTER] else ():
-                for id in condition.ids:
-                    if id not in here and self.status_of(id) is None:
-                        raise BadArgument(f"after={job.cell('after')[:200]!r}: no job has the id {id}")
-                if condition.group and condition.group not in labels and not self.count_group(condition.group).all:
-                    raise BadArgument(f"after={job.cell('after')[:200]!r}: no job is in the group {condition.group}")
 
     def remove(self, job: Job) -> None:
         """Delete a job's row."""
@@ -267,7 +278,9 @@ class Edit:
         if self._wanted or self._changed:
             target = self.header.with_columns(self._wanted)
         if not self._changed and target is self.header:
-            self._file.append(b"".join(line_of(job, target) for job in self.added), durable=self._durable)
+            self._file.append(
+                b"".join(job.line(target) for job in self.added), durable=self._durable
+            )
         else:
             pieces = self._pieces() if target is self.header else self._widened(target)
             self._file.replace(pieces, self.seen)
@@ -287,12 +300,12 @@ class Edit:
             if start > at:
                 yield at, start
             job = self._changed[start]
-            line = self._lines[start] = line_of(job, self.header) if job is not None else b""
+            line = self._lines[start] = job.line(self.header) if job is not None else b""
             yield line
             at = start + self._sizes[start]
         if at < self.size:
             yield at, self.size
-        yield b"".join(line_of(job, self.header) for job in self.added)
+        yield b"".join(job.line(self.header) for job in self.added)
 
     def _widened(self, target: Header) -> "Iterator[Piece]":
         """Give each line its new cells; a line that is not a row stays as it is."""
@@ -303,10 +316,10 @@ class Edit:
                 if at not in self._changed:
                     lines.append(rehead(line, self.header, target) + b"\n")
                 elif (job := self._changed[at]) is not None:
-                    lines.append(line_of(job, target))
+                    lines.append(job.line(target))
                 at += len(line) + 1
             yield b"".join(lines)
-        yield b"".join(line_of(job, target) for job in self.added)
+        yield b"".join(job.line(target) for job in self.added)
 
     def changed(self, at: int) -> Job | None:
         """Return the row at an offset as this edit has changed it, None when it has not."""
@@ -319,15 +332,6 @@ class Edit:
             if job is not None:
                 job.size = len(self._lines[at])
         return starts, [0, *accumulate(len(self._lines[at]) - self._sizes[at] for at in starts)]
-
-
-def line_of(job: Job, header: Header) -> bytes:
-    """Return a job's row under a header."""
-    line = b"\t".join(job.cells)
-    if job.header is not header:
-        cells = dict(zip(job.header.columns, job.cells))
-        line = b"\t".join([cells.get(name, b"") for name in header.columns])
-    return line + b"\n"
 
 
 def new_offset(at: int, starts: list[int], shifts: list[int]) -> int:

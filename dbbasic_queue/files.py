@@ -163,10 +163,14 @@ def refuse_network_mount(path: str) -> None:
     """Raise QueueError where flock does not exclude every other process that can see the file."""
     kind = mount_type(path)
     if kind in NETWORK:
-        raise QueueError(f"{path}: is on a network file system ({kind}), whose locks cannot be relied on; "
-                         "keep the queue on a local disk")
+        raise QueueError(
+            f"{path}: is on a network file system ({kind}), whose locks cannot be relied on; "
+            "keep the queue on a local disk"
+        )
     if kind.startswith(UNUSUAL) and not flock_excludes(os.path.dirname(path)):
-        raise QueueError(f"{path}: on this {kind} mount a lock of one process does not keep out another")
+        raise QueueError(
+            f"{path}: on this {kind} mount a lock of one process does not keep out another"
+        )
 
 
 def mount_type(path: str) -> str:

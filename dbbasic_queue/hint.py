@@ -25,7 +25,15 @@ class Hint:
     __slots__ = ("bound", "inode", "last_id", "looked_at", "mtime", "processing", "size", "waiting")
 
     def __init__(
-        self, inode: int, size: int, mtime: int, looked_at: int, bound: int, waiting: int, processing: int, last_id: str
+        self,
+        inode: int,
+        size: int,
+        mtime: int,
+        looked_at: int,
+        bound: int,
+        waiting: int,
+        processing: int,
+        last_id: str,
     ) -> None:
         self.inode = inode
         self.size = size  # up to the end of the last whole line
@@ -37,7 +45,15 @@ class Hint:
         self.last_id = last_id
 
     def line(self) -> bytes:
-        numbers = (self.inode, self.size, self.mtime, self.looked_at, self.bound, self.waiting, self.processing)
+        numbers = (
+            self.inode,
+            self.size,
+            self.mtime,
+            self.looked_at,
+            self.bound,
+            self.waiting,
+            self.processing,
+        )
         return f"{' '.join(map(str, numbers))} {self.last_id or '-'} .\n".encode()
 
 
@@ -51,7 +67,9 @@ def read(side: str) -> Hint | None:
         fields = os.read(fd, 4096).decode(errors="replace").split()
         if len(fields) != 9 or fields[8] != ".":
             return None
-        return Hint(*map(int, fields[:7]), "" if fields[7] == "-" else fields[7])  # type: ignore[arg-type]
+        inode, size, mtime, looked_at, bound, waiting, processing = map(int, fields[:7])
+        last_id = "" if fields[7] == "-" else fields[7]
+        return Hint(inode, size, mtime, looked_at, bound, waiting, processing, last_id)
     except ValueError:
         return None
     finally:
@@ -71,7 +89,12 @@ def idle(real: str) -> bool:
         return True
     hint = read(side)
     now = time.time()
-    if hint is None or hint.inode != st.st_ino or hint.processing or not 0 <= now - hint.looked_at < _TRUSTED:
+    if (
+        hint is None
+        or hint.inode != st.st_ino
+        or hint.processing
+        or not 0 <= now - hint.looked_at < _TRUSTED
+    ):
         return False
     if (hint.size, hint.mtime) != (st.st_size, st.st_mtime_ns):
         if st.st_size <= hint.size or not _take_tail(real, hint, st.st_size):
@@ -106,10 +129,16 @@ def _take_tail(real: str, hint: Hint, size: int) -> bool:
     return True
 
 
-def carry(file: "QueueFile", seen: os.stat_result, changed: "Iterable[tuple[int, Job | None]]") -> None:
+def carry(
+    file: "QueueFile", seen: os.stat_result, changed: "Iterable[tuple[int, Job | None]]"
+) -> None:
     """After a rename: keep a hint that held for the old file, lowered by the rows that the edit touched."""
     hint = read(file.side)
-    if hint is None or (hint.inode, hint.size, hint.mtime) != (seen.st_ino, seen.st_size, seen.st_mtime_ns):
+    if hint is None or (hint.inode, hint.size, hint.mtime) != (
+        seen.st_ino,
+        seen.st_size,
+        seen.st_mtime_ns,
+    ):
         return forget(file)
     for _, job in changed:
         if job is None:

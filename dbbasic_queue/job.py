@@ -175,6 +175,29 @@ class Job:
         at = self.header.index.get(column)
         return b"" if at is None else self.cells[at]
 
+    def line(self, header: "Header") -> bytes:
+        """Return this job's row, with its newline, in a file with that header."""
+        if self.header is header:
+            return b"\t".join(self.cells) + b"\n"
+        return b"\t".join([self.raw(name) for name in header.columns]) + b"\n"
+
+    def columns_in_use(self) -> "set[str]":
+        return {name for name, at in self.header.index.items() if self.cells[at]}
+
+    def again(self) -> "Job":
+        """Return this job as one that is to run from its first attempt on."""
+        new = self.replace(status="pending", attempts=0, error="", run_at=int(time.time()))
+        for column in ("result", "worker", "started_at", "finished_at"):
+            if column in self.header.index:
+                new.cells[self.header.index[column]] = b""
+        return new
+
+    def anew(self) -> "Job":
+        """Return a new job like this one, not yet in the file."""
+        new = self.again()
+        new.cells[0], new.cells[4], new.at = b"", new.cells[5], -1
+        return new
+
     def payload_is_json(self) -> bool:
         """Whether the payload can be read; a hand edit may have spoilt it."""
         try:
@@ -191,7 +214,9 @@ class Job:
         They reach the row with the outcome, and also when this attempt dies.
         """
         if self._record is None:
-            raise BadArgument(f"job {self.id} is not running in this process: only current_job() can record")
+            raise BadArgument(
+                f"job {self.id} is not running in this process: only current_job() can record"
+            )
         self._record(**cells)
 
 

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
     Cells = dict[str, bytes]
 
-ROOM = 1 << 18  # reserved at a time, so that a full disk is met before a handler starts and not after
+ROOM = (
+    1 << 18
+)  # reserved at a time, so that a full disk is met before a handler starts and not after
 _PAUSES = (0.0, 0.01, 0.05, 0.2, 1.0)
 _mine: "set[WorkerFile]" = set()
 
@@ -50,7 +52,9 @@ class Line:
 
     __slots__ = ("attempt", "cells", "event", "id", "k", "time")
 
-    def __init__(self, k: int, event: str, id: bytes, attempt: int, time: float, cells: "Cells") -> None:
+    def __init__(
+        self, k: int, event: str, id: bytes, attempt: int, time: float, cells: "Cells"
+    ) -> None:
         self.k = k
         self.event = event  # worker, start, record or end
         self.id = id
@@ -88,7 +92,13 @@ def parse(data: bytes) -> tuple[list[Line], bool]:
 class WorkerFile:
     """This worker's own file.  Made under the queue's lock, held until the worker ends."""
 
-    def __init__(self, file: "QueueFile", name: str | None, queues: "Iterable[str] | None", types: "Iterable[str]"):
+    def __init__(
+        self,
+        file: "QueueFile",
+        name: str | None,
+        queues: "Iterable[str] | None",
+        types: "Iterable[str]",
+    ):
         self._file = file
         self._name = name or ""
         self._queues = ",".join(queues) if queues is not None else ""
@@ -218,7 +228,13 @@ def read(path: str) -> list[Line]:
 def worker_of(job: Job) -> tuple[str, int]:
     """Return the worker and the claim that a row names; ("", 0) when it names none that could be."""
     id, _, k = job.cell("worker").rpartition(".")
-    if not id or id.startswith(".") or not LABEL.issuperset(id) or not k.isdecimal() or not k.isascii():
+    if (
+        not id
+        or id.startswith(".")
+        or not LABEL.issuperset(id)
+        or not k.isdecimal()
+        or not k.isascii()
+    ):
         return "", 0
     return id, int(k)
 
@@ -229,7 +245,9 @@ def overlay(job: Job, lines: "Iterable[Line]", k: int) -> tuple[Job, bool]:
     for entry in lines:
         if entry.k == k and entry.id == job.cells[0]:
             if entry.event == "start":
-                job = job.replace(attempts=entry.attempt, **_known(job, {"started_at": b"%.3f" % entry.time}))
+                job = job.replace(
+                    attempts=entry.attempt, **_known(job, {"started_at": b"%.3f" % entry.time})
+                )
             else:
                 job = job.replace(**_known(job, entry.cells))
             ended = ended or entry.event == "end"

@@ -73,7 +73,9 @@ class Lock:
         QueueBusy after `timeout` seconds, or at once when this thread holds the lock already.
         """
         if not self._mutex.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
-            raise QueueBusy(f"{self.path}: another thread of this process held the lock for {timeout} s")
+            raise QueueBusy(
+                f"{self.path}: another thread of this process held the lock for {timeout} s"
+            )
         if self.held:
             self._mutex.release()
             raise QueueBusy(f"{self.path}: this thread is in the middle of an edit of this queue")
@@ -94,7 +96,9 @@ class Lock:
         self.held = False
         try:
             if fd >= 0:
-                native().unlock_descriptor(fd)  # not by closing alone: a child just forked may have a copy
+                native().unlock_descriptor(
+                    fd
+                )  # not by closing alone: a child just forked may have a copy
                 os.close(fd)
             if self._neighbour >= 0:
                 native().unlock_descriptor(self._neighbour)
@@ -108,7 +112,9 @@ class Lock:
 
     def _take(self, timeout: float, create: "Callable[[str], None] | None") -> bool:
         if os.name == "nt":
-            raise QueueError("the queue needs flock and rename as Linux and macOS have them, not Windows")
+            raise QueueError(
+                "the queue needs flock and rename as Linux and macOS have them, not Windows"
+            )
         while True:
             self.fd = self._open()
             if self.fd < 0:
@@ -198,7 +204,9 @@ class Lock:
                 if native().lock_descriptor(fd, blocking=False):
                     return
             except OSError as error:
-                raise QueueError(f"{self.path}: this file system gives no lock: {error.strerror}") from error
+                raise QueueError(
+                    f"{self.path}: this file system gives no lock: {error.strerror}"
+                ) from error
             if self._waited >= timeout:
                 raise QueueBusy(f"{self.path}: locked for {timeout} s{_holder(fd)}")
             nap = pause * (0.5 + (time.perf_counter_ns() >> 8 & 255) / 256)

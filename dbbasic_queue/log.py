@@ -21,7 +21,9 @@ def _logger() -> "Any":
 
 
 def _log(level: int, text: str, values: "tuple[Any, ...]") -> None:
-    _logger().log(level, text, *(visible(value) if isinstance(value, str) else value for value in values))
+    _logger().log(
+        level, text, *(visible(value) if isinstance(value, str) else value for value in values)
+    )
 
 
 def listens() -> bool:

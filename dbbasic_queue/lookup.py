@@ -72,7 +72,9 @@ def _find_row(fd: int, id: bytes, left: int, right: int, start: int) -> tuple[in
     return None
 
 
-def lines_with(block: bytes, needles: "Iterable[bytes]") -> "set[tuple[int, int]] | list[tuple[int, int]]":
+def lines_with(
+    block: bytes, needles: "Iterable[bytes]"
+) -> "set[tuple[int, int]] | list[tuple[int, int]]":
     """Return (begin, end) of the lines of a block that hold a needle; of all lines when there is none."""
     found = set()
     every = True
@@ -131,7 +133,7 @@ def get(file: "QueueFile", id: str) -> Job | None:
         lines = journal.read(os.path.join(file.side, "workers", worker + ".tsv")) if worker else []
         seen, ended = journal.overlay(job, lines, k)
         again = None if ended else _read(file, id)
-        if ended or again is not None and again.cells == job.cells:
+        if ended or (again is not None and again.cells == job.cells):
             return seen
 
 
@@ -142,7 +144,13 @@ def _read(file: "QueueFile", id: str) -> Job | None:
         return None
     try:
         header = read_header(fd, file.path)
-        if header is None or not isinstance(id, str) or not id.isascii() or "\t" in id or "\n" in id:
+        if (
+            header is None
+            or not isinstance(id, str)
+            or not id.isascii()
+            or "\t" in id
+            or "\n" in id
+        ):
             return None
         found = find_row(fd, id.encode(), len(header.line) + 1, os.fstat(fd).st_size)
         cells = row(found[1][:-1], header) if found else None
@@ -157,7 +165,9 @@ def jobs(file: "QueueFile", newest: bool = False) -> "Iterator[Job]":
     if os.path.isdir(os.path.join(file.side, "workers")):
         from . import journal
 
-        lines = journal.all_lines(file.side)  # before the file: what is folded meanwhile stands there
+        lines = journal.all_lines(
+            file.side
+        )  # before the file: what is folded meanwhile stands there
     try:
         fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -41,8 +41,14 @@ def new_job(
     columns: "Mapping[str, str]" = {},  # noqa: B006 (never changed)
 ) -> Job:
     """Return a job that is in no file yet, with everything checked; see `Queue.enqueue` for the arguments."""
-    if not isinstance(job_type, str) or not 0 < len(job_type) <= 100 or not TYPE_CHARS.issuperset(job_type):
-        raise BadArgument(f"job_type={job_type!r:.200}: a type is 1 to 100 letters, digits, _ . : or -")
+    if (
+        not isinstance(job_type, str)
+        or not 0 < len(job_type) <= 100
+        or not TYPE_CHARS.issuperset(job_type)
+    ):
+        raise BadArgument(
+            f"job_type={job_type!r:.200}: a type is 1 to 100 letters, digits, _ . : or -"
+        )
     cell = dump(payload, f"the payload of {job_type!r}")
     check_plain(payload, f"the payload of {job_type!r}")
     now = int(time.time())
@@ -91,7 +97,10 @@ def _with_columns(job: Job, columns: "Mapping[str, str]") -> Job:
         if not isinstance(value, str):
             raise BadArgument(f"columns={{{name!r}: {value!r:.80}}}: a cell is text")
     header = HEADER.with_columns(set(columns))
-    cells = [job.cells[_AT[name]] if name in _AT else escape(columns[name]).encode() for name in header.columns]
+    cells = [
+        job.cells[_AT[name]] if name in _AT else escape(columns[name]).encode()
+        for name in header.columns
+    ]
     return Job(cells, header)
 
 
@@ -102,21 +111,28 @@ def _label(what: str, value: object) -> None:
 
 def unix_time(run_at: "When") -> float:
     """Return Unix seconds for a Unix time, an aware datetime, or a timedelta from now."""
+    at: Any = run_at
     if isinstance(run_at, str):
-        raise BadArgument(f"run_at={run_at!r:.80} is no time; if it is the name of a queue, write queue={run_at!r:.80}")
-    if hasattr(run_at, "total_seconds"):
-        at = time.time() + run_at.total_seconds()
-    elif hasattr(run_at, "timestamp"):
-        if run_at.tzinfo is None or run_at.utcoffset() is None:
-            raise BadArgument(f"run_at={run_at!r} has no time zone; make it aware, for example with .astimezone()")
-        at = run_at.timestamp()
-    elif isinstance(run_at, bool) or not isinstance(run_at, (int, float)):
-        raise BadArgument(f"run_at={run_at!r:.80} is no time: give Unix seconds, an aware datetime or a timedelta")
-    else:
-        at = run_at
+        raise BadArgument(
+            f"run_at={run_at!r:.80} is no time; if it is the name of a queue, write queue={run_at!r:.80}"
+        )
+    if hasattr(at, "total_seconds"):
+        at = time.time() + at.total_seconds()
+    elif hasattr(at, "timestamp"):
+        if at.tzinfo is None or at.utcoffset() is None:
+            raise BadArgument(
+                f"run_at={run_at!r} has no time zone; make it aware, for example with .astimezone()"
+            )
+        at = at.timestamp()
+    elif isinstance(at, bool) or not isinstance(at, (int, float)):
+        raise BadArgument(
+            f"run_at={run_at!r:.80} is no time: give Unix seconds, an aware datetime or a timedelta"
+        )
     if not -LATEST <= at <= LATEST:
-        raise BadArgument(f"run_at={run_at!r:.80} is beyond the year 9999; Unix time counts seconds")
-    return at
+        raise BadArgument(
+            f"run_at={run_at!r:.80} is beyond the year 9999; Unix time counts seconds"
+        )
+    return float(at)
 
 
 def check_attempts(number: object) -> int:
@@ -143,11 +159,18 @@ def parse_backoff(words: "str | Backoff") -> "Backoff":
     jitter = kind == "exponential" and numbers[2:] == ["jitter"]
     try:
         base, cap = map(float, numbers[:2] if jitter else numbers) if kind != "none" else (0.0, 0.0)
-        good = kind in ("none", "linear", "exponential") and base >= 0 and math.isfinite(base) and cap >= 0
+        good = (
+            kind in ("none", "linear", "exponential")
+            and base >= 0
+            and math.isfinite(base)
+            and cap >= 0
+        )
     except ValueError:
         good = False
-    if not good or kind == "none" and numbers:
-        raise BadArgument(f"backoff={words!r:.80} is none of none, linear:BASE:CAP, exponential:BASE:CAP[:jitter]")
+    if not good or (kind == "none" and numbers):
+        raise BadArgument(
+            f"backoff={words!r:.80} is none of none, linear:BASE:CAP, exponential:BASE:CAP[:jitter]"
+        )
 
     def seconds(attempts: int) -> float:
         wait = base * attempts if kind == "linear" else base * 2.0 ** min(attempts - 1, 60)

@@ -36,7 +36,11 @@ _queues: "dict[tuple[str, str, str], Queue]" = {}
 def default_queue() -> "Queue":
     """Return the queue of $DBBASIC_QUEUE, else data/queue.tsv under the working folder, looked up at each call."""
     path = os.environ.get("DBBASIC_QUEUE") or "data/queue.tsv"
-    key = path, "" if path.startswith("/") else os.getcwd(), os.environ.get("DBBASIC_QUEUE_SYNC", "")
+    key = (
+        path,
+        "" if path.startswith("/") else os.getcwd(),
+        os.environ.get("DBBASIC_QUEUE_SYNC", ""),
+    )
     found = _queues.get(key)
     if found is None:
         if len(_queues) > 64:
@@ -62,7 +66,11 @@ class Queue:
         lock_timeout: float = 20,
         listeners: "Sequence[Listener]" = (),
     ) -> None:
-        path = os.fspath(path) if path is not None else os.environ.get("DBBASIC_QUEUE") or "data/queue.tsv"
+        path = (
+            os.fspath(path)
+            if path is not None
+            else os.environ.get("DBBASIC_QUEUE") or "data/queue.tsv"
+        )
         self.path = os.path.abspath(path)
         self.sync = sync or os.environ.get("DBBASIC_QUEUE_SYNC") or "normal"
         if self.sync not in ("normal", "full", "off"):
@@ -102,7 +110,7 @@ class Queue:
                       timeout=timeout, backoff=backoff, after=after, group=group, id=id, columns=columns)  # fmt: skip
         return self._add([job])[0]
 
-    def enqueue_many(self, jobs: "Iterable[Sequence[Any] | Mapping[str, Any]]") -> list[str]:
+    def enqueue_many(self, jobs: "Iterable[tuple[Any, ...] | dict[str, Any]]") -> list[str]:
         """Add many jobs in one append, all or none; return their ids in order.
 
         Each is (type, payload), (type, payload, run_at), or a mapping of enqueue's arguments.
@@ -110,7 +118,7 @@ class Queue:
         made = []
         for number, one in enumerate(jobs):
             try:
-                made.append(new_job(**one) if hasattr(one, "keys") else new_job(*one))
+                made.append(new_job(**one) if isinstance(one, dict) else new_job(*one))
             except (BadArgument, TypeError) as problem:
                 raise BadArgument(f"job {number} of enqueue_many: {problem}") from problem
         return self._add(made) if made else []
@@ -132,7 +140,12 @@ class Queue:
         return True
 
     def retry(
-        self, id: str | None = None, *, type: str | None = None, queue: str | None = None, copy: bool = False
+        self,
+        id: str | None = None,
+        *,
+        type: str | None = None,
+        queue: str | None = None,
+        copy: bool = False,
     ) -> list[str]:
         """Make a failed or cancelled job pending again with no attempts; without `id` every failed one of the filter.
 
@@ -141,16 +154,16 @@ class Queue:
         """
         with self._edit() as e:
             if id is not None:
-                found = [job for job in [e.get(id)] if job and job.status in ("failed", "cancelled")]
+                found = [
+                    job for job in [e.get(id)] if job and job.status in ("failed", "cancelled")
+                ]
             else:
                 found = list(e.scan(status="failed", type=type, queue=queue))
-            made = [_again(job) for job in found]
             if copy:
-                e.add_all([Job(_fresh(job), job.header) for job in made])
-                made = e.added
+                made = [job.anew() for job in found]
+                e.add_all(made)
             else:
-                for old, new in zip(found, made):
-                    e.put(old, new)
+                made = [e.put(job, job.again()) for job in found]
                 made += revive(e)
         self._tell("retried", made)
         return [job.id for job in made]
@@ -227,11 +240,15 @@ class Queue:
         for job in lookup.jobs(self.file, newest):
             if left == 0:
                 return
-            if status is not None and job.status != status or type is not None and job.type != type:
+            if (status is not None and job.status != status) or (
+                type is not None and job.type != type
+            ):
                 continue
             if queue is not None and job.queue != queue:
                 continue
-            if worker is not None and not (job.cell("worker") + ".").startswith((worker + ".", worker + "-")):
+            if worker is not None and not (job.cell("worker") + ".").startswith(
+                (worker + ".", worker + "-")
+            ):
                 continue
             left -= 1
             yield job
@@ -269,19 +286,9 @@ class Queue:
 
     def workers(self) -> "list[LiveWorker]":
         """Return the workers that live now, with what they run."""
-        from .journal import LiveWorker, all_lines
-        from .recover import find_dead
+        from .recover import live_workers
 
-        if not self.file.lock(self.lock_timeout):
-            return []
-        try:
-            dead, alive = find_dead(self.file)
-            for one in dead:
-                one.close()
-            lines = all_lines(self.file.side)
-        finally:
-            self.file.unlock()
-        return [LiveWorker(id, lines.get(id, [])) for id in sorted(alive)]
+        return live_workers(self.file, self.lock_timeout)[0]
 
     def stop(self, name: str | None = None) -> "list[LiveWorker]":
         """Ask the live workers (of this `name`, or all) to stop as on SIGTERM; return those that were asked."""
@@ -303,7 +310,7 @@ class Queue:
         handlers: "Handlers",
         max_attempts: int = 3,
         *,
-        queues: "Iterable[str] | None" = None,
+        queues: "Sequence[str] | None" = None,
         run_for: float | None = None,
         max_jobs: int | None = None,
         processes: int | tuple[int, int] = 0,
@@ -326,7 +333,12 @@ class Queue:
             raise BadArgument(f"handlers={handlers!r:.80} is no mapping of types to functions")
         if run_for is None and hint.idle(self.file.real):
             return hint.note_tick(self.file.real, 0)
-        later = {"processes": (processes, 0), "concurrency": (concurrency, 1), "memory": (memory, None), "keep": (keep, None)}
+        later = {
+            "processes": (processes, 0),
+            "concurrency": (concurrency, 1),
+            "memory": (memory, None),
+            "keep": (keep, None),
+        }
         for name_of, (value, plain) in later.items():
             if value != plain:
                 raise BadArgument(f"{name_of}={value!r:.80} is not served by this version yet")
@@ -339,18 +351,6 @@ class Queue:
         ))  # fmt: skip
 
     new_id = staticmethod(new_id)
-
-
-def _again(job: Job) -> Job:
-    now = int(time.time())
-    cells = {"status": "pending", "attempts": 0, "error": "", "run_at": now, "result": b""}
-    empty = {name: b"" for name in ("worker", "started_at", "finished_at") if name in job.header.index}
-    return job.replace(**cells, **empty)
-
-
-def _fresh(job: Job) -> list[bytes]:
-    now = b"%d" % time.time()
-    return [b"", *job.cells[1:4], now, now, *job.cells[6:]]
 
 
 def tell(listeners: "Sequence[Listener]", event: str, jobs: "Iterable[Job]") -> None:

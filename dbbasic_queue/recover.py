@@ -8,7 +8,7 @@ import time
 
 from .files import read_all
 from .job import Job
-from .journal import parse, requests, worker_of
+from .journal import LiveWorker, all_lines, parse, requests, worker_of
 from .lock import try_lock
 from .log import warn
 from .tsv import escape
@@ -88,6 +88,21 @@ def find_dead(file: "QueueFile", mine: str = "") -> "tuple[list[Dead], set[str]]
     return dead, alive
 
 
+def live_workers(file: "QueueFile", timeout: float) -> "tuple[list[LiveWorker], bool]":
+    """Return the workers that live, and whether some died that nobody has taken in."""
+    folder = os.path.join(file.side, "workers")
+    if not os.path.isdir(folder) or not os.listdir(folder) or not file.lock(timeout):
+        return [], False
+    try:
+        dead, alive = find_dead(file)
+        for one in dead:
+            one.close()
+        lines = all_lines(file.side)
+    finally:
+        file.unlock()
+    return [LiveWorker(id, lines.get(id, [])) for id in sorted(alive)], bool(dead)
+
+
 def recover(
     edit: "Edit", rows: "Iterable[Job]", dead: list[Dead], alive: set[str], max_attempts: int
 ) -> "Iterator[tuple[Job, str]]":
@@ -102,7 +117,11 @@ def recover(
         if worker in alive:
             continue
         one = files.get(worker)
-        lines = [entry for entry in one.lines if entry.k == k and entry.id == job.cells[0]] if one else []
+        lines = (
+            [entry for entry in one.lines if entry.k == k and entry.id == job.cells[0]]
+            if one
+            else []
+        )
         cells: Cells = {}
         for entry in lines:
             if entry.event == "record":
@@ -129,4 +148,8 @@ def _charged(job: Job, start: "Line | None", max_attempts: int) -> "Cells":
         cells["started_at"] = b"%.3f" % start.time
     if attempt >= (limit or job.max_attempts or max_attempts):
         return cells | {"status": b"failed", "finished_at": b"%.3f" % now}
-    return cells | {"status": b"pending", "worker": b"", "run_at": b"%d" % min(job.run_at, int(now))}
+    return cells | {
+        "status": b"pending",
+        "worker": b"",
+        "run_at": b"%d" % min(job.run_at, int(now)),
+    }

@@ -65,10 +65,14 @@ class Options:
             if number is not None and (isinstance(number, (bool, str)) or not number >= 0):
                 raise BadArgument(f"{name_of}={number!r:.80} is no number of at least 0")
         if name is not None and not (is_label(name) and name[0] != "."):
-            raise BadArgument(f"name={name!r:.80}: a worker's name is 1 to 100 letters, digits, _ . or -")
+            raise BadArgument(
+                f"name={name!r:.80}: a worker's name is 1 to 100 letters, digits, _ . or -"
+            )
         for label, one in (settings or {}).items():
             if unknown := set(one) - SETTINGS:
-                raise BadArgument(f"settings[{label!r}] has {unknown.pop()!r}; it may have {', '.join(sorted(SETTINGS))}")
+                raise BadArgument(
+                    f"settings[{label!r}] has {unknown.pop()!r}; it may have {', '.join(sorted(SETTINGS))}"
+                )
         self.handlers = handlers
         self.max_attempts = check_attempts(max_attempts)
         self.queues = list(queues) if queues is not None else None
@@ -91,7 +95,9 @@ class Options:
         return int(self.settings.get(queue, {}).get("rank", 0)) + (1 << 20)
 
     def attempts_of(self, job: Job) -> int:
-        return job.max_attempts or int(self.settings.get(job.queue, {}).get("max_attempts") or self.max_attempts)
+        return job.max_attempts or int(
+            self.settings.get(job.queue, {}).get("max_attempts") or self.max_attempts
+        )
 
     def timeout_of(self, job: Job) -> float | None:
         return job.timeout or self.settings.get(job.queue, {}).get("timeout") or self.timeout
@@ -110,7 +116,9 @@ class Run:
         self.thread = threading.get_ident()
         self.in_main = threading.current_thread() is threading.main_thread()
         self.deadline = math.inf  # of the running job, on the clock below
-        self.cut_at = math.inf  # when a handler that outlives its deadline takes the process with it
+        self.cut_at = (
+            math.inf
+        )  # when a handler that outlives its deadline takes the process with it
         self._timeout = 0.0
         self._call = _layered(layers, self._handler)
 
@@ -131,17 +139,26 @@ class Run:
     def timed_out(self) -> str:
         return f"timed out after {self._timeout:g} s"
 
-    def interrupt(self) -> None:
-        """Raise JobTimeout in the handler, from another thread; the main thread is woken by SIGALRM."""
+    def interrupt_when_due(self) -> None:
+        """Raise JobTimeout in the handler when its time is over; from another thread."""
+        if not self.inside or clock() < self.deadline:
+            return
         if self.in_main:
             import signal
 
-            signal.pthread_kill(self.thread, signal.SIGALRM)
+            signal.pthread_kill(self.thread, signal.SIGALRM)  # runs `on_alarm` there
             return
         import ctypes
 
         self.deadline = math.inf
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread), ctypes.py_object(JobTimeout))
+        raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+        raise_in(ctypes.c_ulong(self.thread), ctypes.py_object(JobTimeout))
+
+    def on_alarm(self, number: int, frame: object) -> None:
+        """SIGALRM: raise in the handler, if it is still the one whose time is over."""
+        if self.inside and clock() >= self.deadline:
+            self.deadline = math.inf
+            raise JobTimeout(self.timed_out())
 
     def _handler(self, job: Job) -> "Any":
         result = self._handlers[job.type](job.payload)
@@ -155,7 +172,9 @@ class Run:
         return result
 
 
-def _layered(layers: "Sequence[Layer]", innermost: "Callable[[Job], Any]") -> "Callable[[Job], Any]":
+def _layered(
+    layers: "Sequence[Layer]", innermost: "Callable[[Job], Any]"
+) -> "Callable[[Job], Any]":
     """Fold layers around a call, the first one outermost."""
     call = innermost
     for layer in reversed(layers):
@@ -200,7 +219,12 @@ def ended_by(failure: BaseException, job: Job, options: Options) -> "Cells":
 
 def put_back(job: Job, seconds: float) -> "Cells":
     """Return the cells of a job that goes back without an attempt."""
-    return {"status": b"pending", "worker": b"", "attempts": b"%d" % (job.attempts - 1), "run_at": later(seconds)}
+    return {
+        "status": b"pending",
+        "worker": b"",
+        "attempts": b"%d" % (job.attempts - 1),
+        "run_at": later(seconds),
+    }
 
 
 def later(seconds: float) -> bytes:
@@ -223,7 +247,11 @@ def text_of(failure: BaseException) -> str:
     if isinstance(failure, JobTimeout):
         return str(failure) or "timed out"
     kind = type(failure)
-    name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    name = (
+        kind.__qualname__
+        if kind.__module__ in ("builtins", "__main__")
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
     try:
         message = str(failure)
     except Exception:  # an exception whose own __str__ raises

@@ -14,9 +14,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-CONTRACT = ("id", "type", "payload", "status", "created_at", "run_at", "attempts", "error", "result")
+CONTRACT = (
+    "id",
+    "type",
+    "payload",
+    "status",
+    "created_at",
+    "run_at",
+    "attempts",
+    "error",
+    "result",
+)
 OURS = ("queue", "priority", "max_attempts", "timeout", "backoff", "worker", "after", "group")
-LAST = ("started_at", "finished_at")  # the last column of a new row is empty: a torn line that has all its tabs is whole
+LAST = (
+    "started_at",
+    "finished_at",
+)  # the last column of a new row is empty: a torn line that has all its tabs is whole
 COLUMNS = CONTRACT + OURS + LAST
 NUMBERS = {"created_at", "run_at", "attempts", "priority", "max_attempts", "timeout", *LAST}
 
@@ -68,7 +81,9 @@ def parse_header(line: bytes, path: str) -> Header:
     for at, name in enumerate(CONTRACT):
         found = columns[at] if at < len(columns) else ""
         if found != name:
-            raise ForeignFile(f"{path}:1: not a queue: column {at + 1} is {escape(found[:80])!r}, not {name!r}")
+            raise ForeignFile(
+                f"{path}:1: not a queue: column {at + 1} is {escape(found[:80])!r}, not {name!r}"
+            )
     if columns[-1].endswith("\r"):
         raise ForeignFile(f"{path}:1: the lines end in \\r\\n; convert the file to \\n first")
     if len(set(columns)) != len(columns):
@@ -95,7 +110,11 @@ def row(line: bytes, header: Header) -> list[bytes] | None:
         if not line.isascii():
             line.decode()
         for at in header.numbers:
-            if not cells[at].isdigit() and (cells[at] or at < len(CONTRACT)) and not isfinite(float(cells[at])):
+            if (
+                not cells[at].isdigit()
+                and (cells[at] or at < len(CONTRACT))
+                and not isfinite(float(cells[at]))
+            ):
                 return None
     except ValueError:
         return None
@@ -107,7 +126,9 @@ def rehead(line: bytes, old: Header, new: Header) -> bytes:
     cells = split(line, old)
     if cells is None:
         return line
-    return b"\t".join([cells[old.index[name]] if name in old.index else b"" for name in new.columns])
+    return b"\t".join(
+        [cells[old.index[name]] if name in old.index else b"" for name in new.columns]
+    )
 
 
 # --- text cells
@@ -220,7 +241,7 @@ def check_plain(value: "Any", what: str, depth: int = 0) -> None:
     elif isinstance(value, str) and not value.isprintable():
         _check_surrogates(value, what)
     for one in inner:
-        if type(one) not in _ATOMS or type(one) is str and not one.isprintable():
+        if type(one) not in _ATOMS or (type(one) is str and not one.isprintable()):
             check_plain(one, what, depth + 1)
 
 
@@ -228,5 +249,7 @@ def _check_surrogates(text: str, what: str) -> None:
     before = ""
     for char in text:
         if "\ud800" <= before <= "\udbff" and "\udc00" <= char <= "\udfff":
-            raise BadArgument(f"{what} holds two surrogates that JSON would join into one character")
+            raise BadArgument(
+                f"{what} holds two surrogates that JSON would join into one character"
+            )
         before = char

@@ -18,7 +18,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .journal import Cells
 
-    Outcomes = dict[bytes, tuple[Job, Cells]]  # by job id: the job as it was claimed, and its new cells
+    Outcomes = dict[
+        bytes, tuple[Job, Cells]
+    ]  # by job id: the job as it was claimed, and its new cells
 
 _LATER = 60  # rows added so many seconds after the start are left to the next tick
 
@@ -58,9 +60,13 @@ class Turns:
                 self._fold(e, outcomes, events)
                 for job in give_back:
                     if self._mine(job):
-                        self._follow(e.change(look.processing[job.cells[0]], status=PENDING, worker=""))
+                        self._follow(
+                            e.change(look.processing[job.cells[0]], status=PENDING, worker="")
+                        )
                 dead, alive = find_dead(self._file, self._journal.id)
-                for job, how in recover(e, list(look.processing.values()), dead, alive, self._options.max_attempts):
+                for job, how in recover(
+                    e, list(look.processing.values()), dead, alive, self._options.max_attempts
+                ):
                     self._follow(job)
                     if how != "returned":
                         events.append((how if how == "recovered" else _event(job, 0), job))
@@ -75,7 +81,7 @@ class Turns:
                 self._keep_look(e)
                 for one in dead:
                     one.bury()
-                if leaving or room and not taken and self._options.run_for is None:
+                if leaving or (room and not taken and self._options.run_for is None):
                     self._journal.remove()
                 return taken, events
         except BaseException:
@@ -86,7 +92,11 @@ class Turns:
                 one.close()
 
     def _new_look(self) -> Look:
-        aging = {queue: float(one["aging"]) for queue, one in self._options.settings.items() if one.get("aging")}
+        aging = {
+            queue: float(one["aging"])
+            for queue, one in self._options.settings.items()
+            if one.get("aging")
+        }
         return Look(self._rank, aging)
 
     def _rank(self, type: str, queue: str) -> int | None:
@@ -95,7 +105,9 @@ class Turns:
         if rank is not None and type not in self._options.handlers:
             if type not in self._unhandled:
                 self._unhandled.add(type)
-                log.warn("%s: no handler for type %s; its jobs stay as they are", self._queue.path, type)
+                log.warn(
+                    "%s: no handler for type %s; its jobs stay as they are", self._queue.path, type
+                )
             return None
         return rank
 
@@ -107,7 +119,10 @@ class Turns:
     def _fold(self, e: Edit, outcomes: "Outcomes", events: list[tuple[str, Job]]) -> None:
         for id, (claimed, cells) in outcomes.items():
             if not self._mine(claimed):
-                log.warn("job %s was changed by somebody else while it ran; its outcome is dropped", id.decode())
+                log.warn(
+                    "job %s was changed by somebody else while it ran; its outcome is dropped",
+                    id.decode(),
+                )
                 continue
             job = e.set(self.look.processing[id], cells)
             self._follow(job)
@@ -128,9 +143,15 @@ class Turns:
 
     def _claim(self, e: Edit, met: list[Job], room: int, now: float) -> list[Job]:
         """Mark the next rows as mine, in order; they are run once the edit is on the disk."""
-        look, taken, tickets = self.look, [], set()
-        mark = {"status": PROCESSING, "worker": b"%b.%d" % (self._journal.id.encode(), self._journal.k + 1)}
-        waited = sorted((t, job) for job in met if job.is_due(now) and (t := look.ticket(job)) is not None)
+        look, tickets = self.look, set()
+        taken: list[Job] = []
+        mark = {
+            "status": PROCESSING,
+            "worker": b"%b.%d" % (self._journal.id.encode(), self._journal.k + 1),
+        }
+        waited = sorted(
+            (t, job) for job in met if job.is_due(now) and (t := look.ticket(job)) is not None
+        )
         for job in met:
             if not job.is_due(now):
                 look.bound = min(look.bound, job.run_at)
@@ -156,10 +177,16 @@ class Turns:
 
     def _may_start(self, e: Edit, job: Job) -> bool | None:
         """None: leave the row. False: claim it. True: claim it, to run first, and nothing behind it."""
-        if self._options.run_for is None and (job.cells[0] in self.again or job.created_at > self._begun + _LATER):
+        if self._options.run_for is None and (
+            job.cells[0] in self.again or job.created_at > self._begun + _LATER
+        ):
             return None
         if not job.payload_is_json():
-            log.warn("%s: the payload of job %s cannot be read; the row is left as it is", self._queue.path, job.id)
+            log.warn(
+                "%s: the payload of job %s cannot be read; the row is left as it is",
+                self._queue.path,
+                job.id,
+            )
             return None
         limited = False
         for ask in self._options.admit:

@@ -14,18 +14,18 @@ from collections import deque
 from . import hint, log
 from .claim import Stale
 from .disk import Changed
-from .errors import JobTimeout, QueueError, Stopped
+from .errors import QueueError
 from .job import Job, encode
-from .journal import LiveWorker, LostFile, WorkerFile, all_lines, line
+from .journal import LostFile, WorkerFile, line
 from .queue import Queue, tell
-from .recover import find_dead
+from .recover import live_workers
 from .run import CUT_OFF, Options, Run, clock, completed, ended_by, log_failure
+from .stop import Stop
 from .tsv import PENDING
 from .turn import Turns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import FrameType
     from typing import Any
 
     from .journal import Cells
@@ -40,27 +40,12 @@ _TICK = 0.1  # seconds between two looks of the watching thread, and of an idle 
 def work(queue: Queue, options: Options) -> None:
     """Run one tick, or for `run_for` seconds; SIGTERM and SIGINT end it after the current job.
 
-    Afterwards the signal is passed on: KeyboardInterrupt, SystemExit, or the handler that was there before.
+    Afterwards the signal is passed on: KeyboardInterrupt, SystemExit, or the handler that was there.
     """
     worker = Worker(queue, options)
-    old: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                old[number] = signal.signal(number, worker.on_stop)
-        old[signal.SIGALRM] = signal.signal(signal.SIGALRM, worker.on_alarm)
-    try:
+    with worker.stop:
         worker.work()
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-    if worker.stopped_by == signal.SIGINT:
-        raise KeyboardInterrupt
-    before = old.get(worker.stopped_by)
-    if before is signal.SIG_DFL:
-        raise SystemExit(128 + worker.stopped_by)
-    if callable(before):
-        before(worker.stopped_by, None)
+    worker.stop.pass_on()
 
 
 class Worker:
@@ -80,13 +65,18 @@ class Worker:
         self._running: Job | None = None
         self._recorded: Cells = {}
         self._size, self._taken, self._taken_at = 1, 0, 0.0  # of the claim
-        self._done = {"completed": 0, "failed": 0, "retried": 0, "snoozed": 0, "cancelled": 0, "recovered": 0}
+        self._done = {
+            "completed": 0,
+            "failed": 0,
+            "retried": 0,
+            "snoozed": 0,
+            "cancelled": 0,
+            "recovered": 0,
+        }
         self._ran = 0
         self._problem: OSError | None = None
         self._over = threading.Event()
-        self._stops = 0
-        self._grace_until = float("inf")
-        self.stopped_by = 0
+        self.stop = Stop(self._run, options.grace)
 
     # --- the tick
 
@@ -103,7 +93,11 @@ class Worker:
                         if not watcher.ident:
                             watcher.start()
                         self._run_claimed()
-                    elif self._stops or self._ran >= self._options.max_jobs or not self._wait(until):
+                    elif (
+                        self.stop.asked
+                        or self._ran >= self._options.max_jobs
+                        or not self._wait(until)
+                    ):
                         return
                 except LostFile as lost:
                     self._start_anew(lost)
@@ -133,30 +127,18 @@ class Worker:
 
     def _enough_workers(self) -> bool:
         """Whether as many workers live as this call allows; then it only takes in the dead."""
-        workers = os.path.join(self._file.side, "workers")
-        if not os.path.isdir(workers) or not os.listdir(workers):
-            return False
-        if not self._file.lock(self._queue.lock_timeout):
-            return False
-        try:
-            dead, alive = find_dead(self._file)
-            for one in dead:
-                one.close()
-            lines = all_lines(self._file.side)
-        finally:
-            self._file.unlock()
-        mine = self._options.queues or []
-        same = sum(LiveWorker(id, lines.get(id, [])).queues == mine for id in alive)
+        live, died = live_workers(self._file, self._queue.lock_timeout)
+        same = sum(one.queues == (self._options.queues or []) for one in live)
         if same < (self._options.max_workers or max(4, os.cpu_count() or 1)):
             return False
         log.info("%s: %d workers live already; this one leaves", self._queue.path, same)
-        if dead:
+        if died:
             self._edit()
         return True
 
     def _turn(self) -> bool:
         """Fold, recover and claim in one edit; whether there is something to run now."""
-        if self._claimed and not self._stops:
+        if self._claimed and not self.stop.asked:
             return True
         now = clock()
         if self._taken:
@@ -164,7 +146,7 @@ class Worker:
             grown = self._size * 16 if spent < 0.1 else self._size
             self._size = max(1, min(grown, int(self._taken / spent / 2), LARGEST_CLAIM))
         self._taken_at, self._taken = now, 0
-        self._edit(claim=not self._stops)
+        self._edit(claim=not self.stop.asked)
         return bool(self._claimed)
 
     def _wait(self, until: float) -> bool:
@@ -172,7 +154,7 @@ class Worker:
         if self._options.run_for is None:
             return False
         seen, begun, look = self._stamp(), clock(), self._turns.look
-        while not self._stops and clock() < until:
+        while not self.stop.asked and clock() < until:
             time.sleep(min(_TICK, max(0.0, until - clock())))
             if look.bound <= time.time() or self._stamp() != seen:
                 return True
@@ -202,7 +184,9 @@ class Worker:
 
     # --- one edit
 
-    def _edit(self, *, claim: bool = False, give_back: list[Job] | None = None, leaving: bool = False) -> None:
+    def _edit(
+        self, *, claim: bool = False, give_back: list[Job] | None = None, leaving: bool = False
+    ) -> None:
         """Fold my outcomes, take in the dead, give back, claim, all in one edit; then tell the listeners."""
         with self._turning:
             with self._mutex:
@@ -213,7 +197,9 @@ class Worker:
             room = int(min(self._size, self._options.max_jobs - self._ran))
             for attempt in range(4):
                 try:
-                    taken, events = self._turns.turn(outcomes, give_back or [], room if claim else 0, leaving)
+                    taken, events = self._turns.turn(
+                        outcomes, give_back or [], room if claim else 0, leaving
+                    )
                     break
                 except (Stale, Changed):
                     if attempt == 3:
@@ -229,7 +215,13 @@ class Worker:
         for event, job in events:
             self._done[event] += 1
             if event == "recovered":
-                log.warn("job %s %s: %s; attempt %d", job.id, job.type, job.error or "worker died", job.attempts)
+                log.warn(
+                    "job %s %s: %s; attempt %d",
+                    job.id,
+                    job.type,
+                    job.error or "worker died",
+                    job.attempts,
+                )
             if self._options.listeners:
                 tell(self._options.listeners, event, [job])
 
@@ -247,22 +239,31 @@ class Worker:
         durable = self._queue.sync == "full"
         with self._mutex:
             job = None
-            if self._claimed and not self._stops and self._ran < self._options.max_jobs:
+            if self._claimed and not self.stop.asked and self._ran < self._options.max_jobs:
                 try:
                     self._journal.reserve()
                     job = self._claimed.popleft()
                 except OSError as problem:
-                    self._problem, self._stops = problem, self._stops or 1
+                    self._problem = problem
+                    self.stop.ask()
             now = time.time()
             lines = _end_line(*ended) if ended else b""
             if job is not None:
                 limit = self._options.attempts_of(job)
-                lines += line(_k(job), "start", job.cells[0], job.attempts + 1, now, {"max_attempts": b"%d" % limit})
+                lines += line(
+                    _k(job),
+                    "start",
+                    job.cells[0],
+                    job.attempts + 1,
+                    now,
+                    {"max_attempts": b"%d" % limit},
+                )
             if lines:
                 try:
                     self._journal.append(lines, durable=durable)
                 except OSError as problem:
-                    self._problem, self._stops = problem, self._stops or 1
+                    self._problem = problem
+                    self.stop.ask()
                     if job is not None:
                         self._claimed.appendleft(job)
                         job = None
@@ -283,16 +284,24 @@ class Worker:
         job.set_record(self._record)
         self._ran += 1
         if log.listens():
-            log.info("job %s %s starts, attempt %d, by %s", job.id, job.type, job.attempts, job.worker)
+            log.info(
+                "job %s %s starts, attempt %d, by %s", job.id, job.type, job.attempts, job.worker
+            )
         if self._options.listeners:
             tell(self._options.listeners, "started", [job])
         try:
             cells = completed(job, self._run(job, self._options.timeout_of(job)))
             if log.listens():
-                log.info("job %s %s completed, attempt %d, by %s", job.id, job.type, job.attempts, job.worker)
+                log.info(
+                    "job %s %s completed, attempt %d, by %s",
+                    job.id,
+                    job.type,
+                    job.attempts,
+                    job.worker,
+                )
         except BaseException as failure:
             if isinstance(failure, KeyboardInterrupt):
-                self._stops, self.stopped_by = self._stops or 1, self.stopped_by or signal.SIGINT
+                self.stop.ask(signal.SIGINT)
             log_failure(job, failure)
             cells = ended_by(failure, job, self._options)
         return self._recorded | cells
@@ -312,11 +321,11 @@ class Worker:
 
     def _watch(self) -> None:
         """Every 0.1 s: end what runs too long, give back what one slow job holds up, read requests."""
-        seen, age, last = -1, 0.0, 0.0
+        seen, age, last = -1, 0.0, -1.0
         while not self._over.wait(_TICK):
             self._mind_the_time()
             if self._journal.k != seen:
-                seen, age, last = self._journal.k, 0.0, 0.0
+                seen, age, last = self._journal.k, 0.0, -1.0
             age += _TICK
             if age >= 0.5 and age - last >= 1:
                 last = age
@@ -338,38 +347,16 @@ class Worker:
                 self._claimed.extend(rows)
 
     def _mind_the_time(self) -> None:
-        run, now = self._run, clock()
-        if now >= run.deadline and run.inside:
-            run.interrupt()
-        if now >= run.cut_at:
-            text = f"{run.timed_out()}, and did not end within {CUT_OFF} s"
+        self.stop.mind_the_grace()
+        self._run.interrupt_when_due()
+        if clock() >= self._run.cut_at:
+            text = f"{self._run.timed_out()}, and did not end within {CUT_OFF} s"
             self._file.put(self._journal.path[:-4] + ".why", text.encode())
             log.error("%s: %s; this process ends", self._queue.path, text)
             os._exit(75)
-        if now >= self._grace_until:
-            self._grace_until = float("inf")
-            if run.in_main:
-                signal.pthread_kill(run.thread, signal.SIGTERM)
 
     def _read_requests(self) -> None:
-        if not self._stops and os.path.exists(self._journal.path[:-4] + ".stop"):
-            self._stops = 1
-
-    def on_stop(self, number: int, frame: "FrameType | None") -> None:
-        """SIGTERM or SIGINT: finish the current job; at the second one it goes back."""
-        self._stops += 1
-        self.stopped_by = number
-        if self._options.grace is not None:
-            self._grace_until = clock() + self._options.grace
-        if self._stops > 1 and self._run.inside:
-            raise Stopped
-
-    def on_alarm(self, number: int, frame: "FrameType | None") -> None:
-        """SIGALRM from the watching thread: the running job's time is over, if it still runs."""
-        run = self._run
-        if run.inside and clock() >= run.deadline:
-            run.deadline = float("inf")
-            raise JobTimeout(run.timed_out())
+        self.stop.read_request(self._journal.path[:-4] + ".stop")
 
 
 def _k(job: Job) -> int:

@@ -1,0 +1,77 @@
+"""When a worker is to stop: a signal, a request beside its file, or a reason of its own."""
+
+import os
+import signal
+import threading
+
+from .errors import Stopped
+from .run import Run, clock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import Any
+
+FOREVER = float("inf")
+
+
+class Stop:
+    """Whether this worker is asked to stop; while it is entered, SIGTERM and SIGINT ask.
+
+    The first one lets the current job finish, at most `grace` seconds (None: as long as it takes);
+    the second one raises Stopped in the handler, and the job goes back uncharged.
+    """
+
+    def __init__(self, run: Run, grace: float | None) -> None:
+        self._run = run
+        self._grace = grace
+        self._grace_until = FOREVER
+        self._before: dict[int, Any] = {}
+        self._by = 0
+        self.asked = 0
+
+    def __enter__(self) -> "Stop":
+        if threading.current_thread() is threading.main_thread():
+            for number in (int(signal.SIGTERM), int(signal.SIGINT)):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._on_signal)
+            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._run.on_alarm)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    def ask(self, by: int = 0) -> None:
+        """Begin no further job."""
+        self.asked = self.asked or 1
+        self._by = self._by or by
+
+    def read_request(self, path: str) -> None:
+        """Stop when somebody has put a file at `path`."""
+        if not self.asked and os.path.exists(path):
+            self.ask()
+
+    def mind_the_grace(self) -> None:
+        """Interrupt the handler when its time after the first signal is over; from another thread."""
+        if clock() >= self._grace_until and self._run.in_main:
+            self._grace_until = FOREVER
+            signal.pthread_kill(self._run.thread, signal.SIGTERM)
+
+    def pass_on(self) -> None:
+        """Let the signal that stopped us have its usual effect, now that all is put away."""
+        if self._by == signal.SIGINT:
+            raise KeyboardInterrupt
+        before = self._before.get(self._by)
+        if before is signal.SIG_DFL:
+            raise SystemExit(128 + self._by)
+        if callable(before):
+            before(self._by, None)
+
+    def _on_signal(self, number: int, frame: "FrameType | None") -> None:
+        self.asked += 1
+        self._by = number
+        if self._grace is not None:
+            self._grace_until = clock() + self._grace
+        if self.asked > 1 and self._run.inside:
+            raise Stopped
