@@ -1,4 +1,5 @@
-"""A job queue that is one TSV file: any script appends a row, a cron line runs `process_jobs(handlers)`.
+"""A job queue that is one TSV file: any script appends a row, a cron line runs
+`process_jobs(handlers)`.
 
 enqueue("send_email", {"to": "user@example.com"})        anywhere
 process_jobs({"send_email": send_email})                 in worker.py, each minute
@@ -62,21 +63,22 @@ def enqueue(
 ) -> str:
     """Add a job to the default queue and return its id; when this returns, the job is stored.
 
-    `payload`: any JSON value up to 1 MiB.  `run_at`: not before this Unix time, aware datetime, or timedelta from now
-    (None: now).  `queue`: a label that workers may choose by.  `priority`: lower runs first.  `max_attempts`,
-    `timeout` (seconds), `backoff` ("none", "linear:BASE:CAP", "exponential:BASE:CAP[:jitter]"): None takes the
-    worker's.  `after`: ids of jobs that must complete first, or conditions such as "any:ID" and "ok:@GROUP".
-    `group`: a label that jobs share.  `id`: 16 lower-case hex characters of your own.  `columns`: text for columns of
-    your own.
+    `payload`: any JSON value up to 1 MiB.  `run_at`: not before this Unix time, aware datetime, or
+    timedelta from now (None: now).  `queue`: a label that workers may choose by.  `priority`: lower
+    runs first.  `max_attempts`, `timeout` (seconds), `backoff` ("none", "linear:BASE:CAP",
+    "exponential:BASE:CAP[:jitter]"): None takes the worker's.  `after`: ids of jobs that must
+    complete first, or conditions such as "any:ID" and "ok:@GROUP". `group`: a label that jobs
+    share.  `id`: 16 lower-case hex characters of your own.  `columns`: text for columns of your
+    own.
 
-    Raises errors.BadArgument (a ValueError), errors.QueueBusy or errors.NotStored, all QueueError: then nothing was
-    stored.
+    Raises errors.BadArgument (a ValueError), errors.QueueBusy or errors.NotStored, all QueueError:
+    then nothing was stored.
     """
     from .queue import default_queue
 
     return default_queue().enqueue(
-        job_type, payload, run_at, queue=queue, priority=priority, max_attempts=max_attempts, timeout=timeout,
-        backoff=backoff, after=after, group=group, id=id, columns=columns,
+        job_type, payload, run_at, queue=queue, priority=priority, max_attempts=max_attempts,
+        timeout=timeout, backoff=backoff, after=after, group=group, id=id, columns=columns,
     )  # fmt: skip
 
 
@@ -104,28 +106,32 @@ def process_jobs(
 ) -> None:
     """Run the due jobs of the default queue, then return: one tick.
 
-    `handlers`: a mapping from type to function(payload) -> result (JSON).  A job that raises is tried `max_attempts`
-    times in all.  `queues`: only these, in this order of precedence.  `run_for`: go on for so many seconds, looking
-    for new jobs each 0.1 s (math.inf: for ever).  `max_jobs`: stop after so many.  `name` leads this worker's id.
-    `timeout` (seconds) and `backoff` (words, or a function attempts -> seconds) are for jobs that have none of their
-    own.  `max_workers`: leave at once when so many live already (None: one per CPU, at least 4).  `grace`: seconds
-    that the current job gets after SIGTERM (None: as long as it takes).  `middleware`: functions layer(job, call_next)
-    around each run; `listeners`: functions listener(event, job), told after the commit; `admit`: functions
-    admit(job, count) -> None | True | False, asked under the lock before a claim.  `settings`: per queue, any of rank,
-    max_attempts, timeout, backoff, aging.
+    `handlers`: a mapping from type to function(payload) -> result (JSON).  A job that raises is
+    tried `max_attempts` times in all.  `queues`: only these, in this order of precedence.
+    `run_for`: go on for so many seconds, looking for new jobs each 0.1 s (math.inf: for ever).
+    `max_jobs`: stop after so many.  `name` leads this worker's id.  `timeout` (seconds) and
+    `backoff` (words, or a function attempts -> seconds) are for jobs that have none of their own.
+    `max_workers`: leave at once when so many live already (None: one per CPU, at least 4).
+    `grace`: seconds that the current job gets after SIGTERM (None: as long as it takes).
+    `middleware`: functions layer(job, call_next) around each run; `listeners`: functions
+    listener(event, job), told after the commit; `admit`: functions admit(job, count) -> None | True
+    | False, asked under the lock before a claim.  `settings`: per queue, any of rank, max_attempts,
+    timeout, backoff, aging.
     """
     from .queue import default_queue
 
     default_queue().process_jobs(
-        handlers, max_attempts, queues=queues, run_for=run_for, max_jobs=max_jobs, processes=processes, name=name,
-        timeout=timeout, backoff=backoff, max_workers=max_workers, grace=grace, concurrency=concurrency,
-        memory=memory, middleware=middleware, listeners=listeners, admit=admit, settings=settings, keep=keep,
-        keep_by=keep_by,
+        handlers, max_attempts, queues=queues, run_for=run_for, max_jobs=max_jobs,
+        processes=processes, name=name, timeout=timeout, backoff=backoff, max_workers=max_workers,
+        grace=grace, concurrency=concurrency, memory=memory, middleware=middleware,
+        listeners=listeners, admit=admit, settings=settings, keep=keep, keep_by=keep_by,
     )  # fmt: skip
 
 
 def get_job(job_id: str) -> "dict[str, Any] | None":
-    """Return a job of the default queue as a dict of its nine documented keys, None when the id is unknown."""
+    """Return a job of the default queue as a dict of its nine documented keys, None when the id is
+    unknown.
+    """
     from .queue import default_queue
 
     return default_queue().get_job(job_id)

@@ -1,11 +1,12 @@
 """What a job waits for: the words of its `after` cell, and whether they are met.
 
     ok:ID,ID    each of these jobs completed        ok:@G      all of group G completed
-    notok:ID    it failed or was cancelled          ok:@G~2    all finished, at most 2 of them not completed
+    notok:ID    it failed or was cancelled          ok:@G~2    all finished, at most 2 not completed
     any:ID      it finished                         notok:@G~2 more than 2 failed or were cancelled
 
-Several conditions stand side by side with a space, and all must hold.  A group is every row with that label whose
-own `after` does not name it.  The cell is never rewritten: what it says is computed from rows.
+Several conditions stand side by side with a space, and all must hold.  A group is every row with
+that label whose own `after` does not name it.  The cell is never rewritten: what it says is
+computed from rows.
 """
 
 import time
@@ -26,7 +27,9 @@ _HEX = frozenset("0123456789abcdef")
 
 
 class Condition:
-    """One condition: a word, and either ids or a group with the number of members that may go wrong."""
+    """One condition: a word, and either ids or a group with the number of members that may go
+    wrong.
+    """
 
     __slots__ = ("allowed", "group", "ids", "word")
 
@@ -69,14 +72,15 @@ def parse(cell: str) -> list[Condition]:
             good = False
         if word not in ("ok", "notok", "any") or not colon or not good:
             raise BadArgument(
-                f"after={cell[:200]!r}: {text[:80]!r} is none of ok:ID,ID notok:ID any:ID ok:@GROUP ok:@GROUP~n"
+                f"after={cell[:200]!r}: {text[:80]!r} is none of ok:ID,ID notok:ID any:ID"
+                " ok:@GROUP ok:@GROUP~n"
             )
         conditions.append(Condition(word, ids, group, int(number or 0)))
     return conditions
 
 
 def as_cell(after: "str | Iterable[str]") -> str:
-    """Return what a caller gave as `after` in the cell's words: a plain id, or several, mean `ok:`."""
+    """Return what a caller gave as `after` in the cell's words: plain ids mean `ok:`."""
     if isinstance(after, str):
         return f"ok:{after}" if is_id(after) else after
     if not hasattr(after, "__iter__"):
@@ -144,7 +148,9 @@ def _group_state(condition: Condition, members: GroupCount) -> str:
 
 
 def refuse_unknown(edit: "Edit", jobs: "list[Job]") -> None:
-    """Raise BadArgument when new jobs wait for what is neither among them, nor in the file or its archive."""
+    """Raise BadArgument when new jobs wait for what is neither among them, nor in the file or its
+    archive.
+    """
     ids = {job.id for job in jobs}
     labels = {job.group for job in jobs}
     for job in jobs:
@@ -165,8 +171,8 @@ def refuse_unknown(edit: "Edit", jobs: "list[Job]") -> None:
 def settle(edit: "Edit", waiting: "Iterable[Job] | None" = None) -> "list[Job]":
     """Cancel the pending jobs that can now never run, and return those that wait no more.
 
-    `waiting` are the pending rows with an `after`, None to look for them.  What was cancelled stands in
-    `edit.cancelled`.
+    `waiting` are the pending rows with an `after`, None to look for them.  What was cancelled
+    stands in `edit.cancelled`.
     """
     rows = edit.rows(WAITING) if waiting is None else waiting
     left = {job.id: job for job in rows if job.status == "pending" and job.after}
@@ -193,7 +199,9 @@ def settle(edit: "Edit", waiting: "Iterable[Job] | None" = None) -> "list[Job]":
 
 
 def revive(edit: "Edit") -> "list[Job]":
-    """Make pending again what was cancelled only because of jobs that are pending again in this edit."""
+    """Make pending again what was cancelled only because of jobs that are pending again in this
+    edit.
+    """
     rows = [job for job in edit.rows((b"\tnever ",)) if job.status == "cancelled" and job.after]
     left = {job.id: job for job in rows if (job.error or "").startswith("never ")}
     revived: list[Job] = []

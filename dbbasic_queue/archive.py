@@ -65,7 +65,7 @@ def purge(
 
 
 def archive(edit: Edit, file: QueueFile, older_than: "float | timedelta") -> list[Job]:
-    """Move finished jobs to the archive and return them; a crash in between moves them again, once."""
+    """Move finished jobs to the archive and return them; after a crash none is there twice."""
     before = time.time() - in_seconds(older_than)
     with edit as e:
         keep = _named(e)

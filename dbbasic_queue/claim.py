@@ -1,7 +1,9 @@
-"""Which rows to run next: one look at the whole file, kept for as long as the file is the one we wrote ourselves.
+"""Which rows to run next: one look at the whole file, kept for as long as the file is the one we
+wrote ourselves.
 
-A byte regex matches only rows that are pending and due, so a million scheduled rows cost one pass over bytes.  Due
-rows are kept as one number each, whose order is (queue rank, priority, run_at, position).
+A byte regex matches only rows that are pending and due, so a million scheduled rows cost one pass
+over bytes.  Due rows are kept as one number each, whose order is (queue rank, priority, run_at,
+position).
 """
 
 import os
@@ -32,7 +34,9 @@ class Stale(QueueError):
 
 
 class Look:
-    """What one look found: `due` tickets in order, rows that wait or are processing, and when the next is due."""
+    """What one look found: `due` tickets in order, rows that wait or are processing, and when the
+    next is due.
+    """
 
     def __init__(self, wants: "Wants", aging: "Mapping[str, float]") -> None:
         self._wants = wants
@@ -62,7 +66,8 @@ class Look:
         return os.pread(fd, len(self._print), self.at - len(self._print)) == self._print
 
     def keep(self, edit: Edit, path: str, fd: int) -> None:
-        """After a commit: follow the rows to where it put them, and remember which file this is about.
+        """After a commit: follow the rows to where it put them, and remember which file this is
+        about.
 
         The open descriptor keeps the file's inode from being used again.
         """
@@ -110,7 +115,7 @@ class Look:
                         if ticket is not None:
                             tickets.append(ticket)
                     elif job.run_at < self.bound:
-                        # a lower bound may be coarse: fewer new patterns where run_at falls from row to row
+                        # coarse, so that falling times need few new patterns
                         self.bound = max(limit + 1, job.run_at - step)
                         step = min(step * 2, 3600)
                         pattern = _due_pattern(max(limit, self.bound - 1))
@@ -153,7 +158,7 @@ class Look:
             insort(self.due, ticket)
 
     def claimable(self, edit: Edit, fd: int, now: float) -> "Iterator[tuple[int, Job]]":
-        """Yield (ticket, job) in order, as the rows now are; Stale when a row is not what was seen."""
+        """Yield (ticket, job) in order, as the rows now are; Stale when one was changed."""
         reader = _Rows(fd, edit)
         for ticket in self.due:
             job = reader.at(ticket & (1 << AT) - 1)
@@ -216,7 +221,9 @@ class _Rows:
 
 
 def _due_pattern(limit: int) -> "re.Pattern[bytes]":
-    """Return what finds pending rows with run_at <= limit, or a run_at that is the row's created_at."""
+    """Return what finds pending rows with run_at <= limit, or a run_at that is the row's
+    created_at.
+    """
     return re.compile(
         rb"\tpending\t(\d+)(?:\.\d*)?\t(?:\1|%b)(?:\.\d*)?\t" % _at_most(limit).encode()
     )

@@ -1,7 +1,8 @@
 """The queue file on the disk: made once, appended to, replaced.  No other room writes it.
 
-Adding is one write at the end.  Every other change writes a neighbour file, in which untouched rows are copied as
-bytes, syncs it and renames it over the old one: a crash at any point leaves the old file or the new one.
+Adding is one write at the end.  Every other change writes a neighbour file, in which untouched rows
+are copied as bytes, syncs it and renames it over the old one: a crash at any point leaves the old
+file or the new one.
 """
 
 import os
@@ -56,7 +57,9 @@ class QueueFile:
         return self._lock.fd
 
     def lock(self, timeout: float, *, create: bool = False) -> bool:
-        """Take the lock and read the header; False, without the lock, if there is no file and not `create`."""
+        """Take the lock and read the header; False, without the lock, if there is no file and not
+        `create`.
+        """
         if not self._lock.take(timeout, self._create if create else None):
             return False
         try:
@@ -115,10 +118,11 @@ class QueueFile:
     # --- the end
 
     def end(self) -> tuple[os.stat_result, bytes]:
-        """Return the file's state and its last line; a torn tail is first closed, or moved to torn.tsv.
+        """Return the file's state and its last line; a torn tail is first closed, or moved to
+        torn.tsv.
 
-        A tail with all its tabs is a whole row, since the last column of a new row is empty.  Any other tail was
-        acknowledged to nobody.
+        A tail with all its tabs is a whole row, since the last column of a new row is empty.  Any
+        other tail was acknowledged to nobody.
         """
         seen = self._lock.seen
         size = seen.st_size
@@ -161,7 +165,9 @@ class QueueFile:
             raise
 
     def _settle_rename(self) -> None:
-        """Sync the folder if whoever renamed last died before he did: a power cut would bring the old file back."""
+        """Sync the folder if whoever renamed last died before he did: a power cut would bring the
+        old file back.
+        """
         unsettled = os.path.join(self.side, "unsettled")
         if os.path.exists(unsettled):
             sync_folder(os.path.dirname(self.real))
@@ -170,9 +176,11 @@ class QueueFile:
     # --- all of it
 
     def replace(self, pieces: "Iterable[Piece]", seen: os.stat_result) -> None:
-        """Put a new file made of `pieces` in the place of the present one, which was read as `seen`.
+        """Put a new file made of `pieces` in the place of the present one, which was read as
+        `seen`.
 
-        Mode, owner, group and attributes stay.  Changed, with nothing done, when the file is not as it was seen.
+        Mode, owner, group and attributes stay.  Changed, with nothing done, when the file is not as
+        it was seen.
         """
         if seen.st_nlink > 1:
             raise QueueError(
@@ -197,7 +205,7 @@ class QueueFile:
                 seen.st_mtime_ns,
             ):
                 raise Changed(
-                    f"{self.path}: was written without the lock meanwhile; nothing was changed, try again"
+                    f"{self.path}: was written without the lock meanwhile; nothing was changed"
                 )
             unsettled = os.path.join(self.make_side(), "unsettled")
             os.close(make(unsettled, os.O_WRONLY, self.real))
@@ -279,7 +287,7 @@ class QueueFile:
     # --- beside it
 
     def make_side(self, *names: str) -> str:
-        """Make the side folder, and a folder in it, as open as the queue file is; return the path."""
+        """Make the side folder, and one in it, as open as the queue file is; return the path."""
         path = self.side
         for name in ("", *names):
             path = os.path.join(path, name) if name else path

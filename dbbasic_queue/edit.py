@@ -1,7 +1,9 @@
-"""One edit: find rows under the lock, change them, and put the new file in the place of the old one, or nothing.
+"""One edit: find rows under the lock, change them, and put the new file in the place of the old
+one, or nothing.
 
-Rows are found by searching bytes; only candidates are split into cells.  What this edit has changed is seen by what
-it asks afterwards.  When it ends jobs, it also ends those that can now never run, down the whole graph.
+Rows are found by searching bytes; only candidates are split into cells.  What this edit has changed
+is seen by what it asks afterwards.  When it ends jobs, it also ends those that can now never run,
+down the whole graph.
 """
 
 from bisect import bisect_left
@@ -11,9 +13,9 @@ from . import after, hint
 from .disk import QueueFile
 from .errors import DuplicateId
 from .files import blocks
-from .job import Job, encode, new_ids
+from .job import Job, encode, is_ahead, new_ids
 from .lookup import archived, find_row, lines_with
-from .tsv import FINISHED, HEADER, Header, rehead, row
+from .tsv import FINISHED, HEADER, Header, check_column, rehead, row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ class Edit:
                     if self.size > self.start
                     else ""
                 )
-                self.last_id = id if after.is_id(id) else ""
+                self.last_id = id if after.is_id(id) and not is_ahead(id) else ""
             except BaseException:
                 self._file.unlock()
                 raise
@@ -93,7 +95,7 @@ class Edit:
     # --- asking
 
     def get(self, id: str) -> Job | None:
-        """Return the job with this id as it stands in this edit, or None; the archive is not asked."""
+        """Return the job with this id as it stands in this edit, None when the file has none."""
         key = id.encode()
         if key in self._by_id:
             return self._by_id[key]
@@ -125,9 +127,8 @@ class Edit:
         for job in self.rows(
             (b"\t%b\t" % (status or type or "").encode(),) if status or type else ()
         ):
-            if (status is None or job.status == status) and (type is None or job.type == type):
-                if queue is None or job.queue == queue:
-                    yield job
+            if _is(job, status, type, queue):
+                yield job
 
     def rows(self, needles: "Iterable[bytes]" = (), start: int = 0) -> "Iterator[Job]":
         """Yield each readable row whose line holds one of the needles (any row without needles)."""
@@ -166,15 +167,12 @@ class Edit:
     ) -> int:
         """Count jobs with these values, as they stand in this edit."""
         rows = self.find("group", group) if group else self.scan(status, type, queue)
-        return sum(
-            (status is None or job.status == status)
-            and (type is None or job.type == type)
-            and (queue is None or job.queue == queue)
-            for job in rows
-        )
+        return sum(_is(job, status, type, queue) for job in rows)
 
     def count_group(self, group: str) -> "after.GroupCount":
-        """Count the members of a group: the rows with this label whose own `after` does not name it."""
+        """Count the members of a group: the rows with this label whose own `after` does not name
+        it.
+        """
         found = self._counts.get(group)
         if found is None:
             every = ok = notok = 0
@@ -201,7 +199,7 @@ class Edit:
             if at is not None:
                 new.cells[at] = cell
             elif cell:
-                self._wanted.add(column)
+                self._wanted.add(column if column in HEADER.index else check_column(column))
                 header = job.header.with_columns({column})
                 return self.set(
                     Job(job.line(header)[:-1].split(b"\t"), header, job.at, job.size), cells
@@ -236,7 +234,9 @@ class Edit:
             if not job.cells[0]:
                 job.cells[0] = next(ids).encode()
             if job.header is not self.header:
-                self._wanted |= job.columns_in_use() - self.header.index.keys()
+                used = job.columns_in_use()
+                self._wanted |= used - self.header.index.keys()
+                self._wanted |= used.intersection(self.header.columns[-1:])  # see `Header`
         if any(job.cells[AFTER] for job in jobs):
             after.refuse_unknown(self, jobs)
         self._by_id.update((job.cells[0], job) for job in jobs)
@@ -251,7 +251,8 @@ class Edit:
         if len(set(given)) < len(given):
             raise DuplicateId("the same id is given to two of these jobs")
         for id in given:
-            if (id in self._by_id or id.decode() <= self.last_id) and self.get(id.decode()):
+            old = not self.last_id or id.decode() <= self.last_id or id in self._by_id
+            if old and self.get(id.decode()):
                 raise DuplicateId(f"{self.path}: a job with the id {id.decode()} is there already")
 
     def remove(self, job: Job) -> None:
@@ -326,12 +327,22 @@ class Edit:
         return self._changed.get(at)
 
     def moves(self) -> "tuple[list[int], list[int]]":
-        """After a commit: where the changed rows began, and by how much a row behind each of them has moved."""
+        """After a commit: where the changed rows began, and by how much a row behind each of them
+        has moved.
+        """
         starts = sorted(self._changed)
         for at, job in self._changed.items():
             if job is not None:
                 job.size = len(self._lines[at])
         return starts, [0, *accumulate(len(self._lines[at]) - self._sizes[at] for at in starts)]
+
+
+def _is(job: Job, status: str | None, type: str | None, queue: str | None) -> bool:
+    return (
+        (status is None or job.status == status)
+        and (type is None or job.type == type)
+        and (queue is None or job.queue == queue)
+    )
 
 
 def new_offset(at: int, starts: list[int], shifts: list[int]) -> int:

@@ -1,7 +1,7 @@
 """Every error that this package raises on purpose, and the three words a handler may raise.
 
-`except QueueError` catches all that is about the queue.  Snooze, Retry and Discard are not errors: a handler
-raises them to say how its run ends.
+`except QueueError` catches all that is about the queue.  Snooze, Retry and Discard are not errors:
+a handler raises them to say how its run ends.
 """
 
 TYPE_CHECKING = False
@@ -38,7 +38,9 @@ class UnknownJob(QueueError, LookupError):
 
 
 class Snooze(Exception):
-    """Raise in a handler: put the job back for `seconds` (or a timedelta); the attempt is not counted."""
+    """Raise in a handler: put the job back for `seconds` (or a timedelta); the attempt is not
+    counted.
+    """
 
     def __init__(self, seconds: "float | timedelta") -> None:
         super().__init__(f"put back for {seconds}")
@@ -46,7 +48,8 @@ class Snooze(Exception):
 
 
 class Retry(Exception):
-    """Raise in a handler: this attempt did not succeed, try again after `after` seconds (or a timedelta).
+    """Raise in a handler: this attempt did not succeed, try again after `after` seconds (or a
+    timedelta).
 
     The attempt counts.  `after=None` takes the job's backoff.
     """
@@ -57,7 +60,9 @@ class Retry(Exception):
 
 
 class Discard(Exception):
-    """Raise in a handler: the job has failed for good, without another attempt; `reason` becomes its error."""
+    """Raise in a handler: the job has failed for good, without another attempt; `reason` becomes
+    its error.
+    """
 
     def __init__(self, reason: str = "discarded") -> None:
         super().__init__(reason)

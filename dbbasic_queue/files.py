@@ -23,7 +23,7 @@ _NO_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBA
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Write all of `data`, or raise; after a short write the rest is tried, which tells the reason."""
+    """Write all of `data`, or raise: after a short write the next one tells the reason."""
     done = os.write(fd, data)
     while done < len(data):
         done += os.write(fd, memoryview(data)[done:])
@@ -72,7 +72,9 @@ def copy_range(source: int, target: int, start: int, stop: int) -> None:
 
 
 def dress(fd: int, like: os.stat_result) -> bool:
-    """Give a new file the mode, owner and group of another, never a wider mode; True when all are the same."""
+    """Give a new file the mode, owner and group of another, never a wider mode; True when all are
+    the same.
+    """
     mine = os.fstat(fd)
     if (mine.st_uid, mine.st_gid) != (like.st_uid, like.st_gid):
         for owner in (like.st_uid, -1):
@@ -106,7 +108,9 @@ def copy_attributes(source: int, target: int) -> None:
 
 
 def read_header(fd: int, path: str) -> Header | None:
-    """Return the file's header; None when there is none yet (empty, or torn while it was first written)."""
+    """Return the file's header; None when there is none yet (empty, or torn while it was first
+    written).
+    """
     start = os.pread(fd, 4096, 0)
     while b"\n" not in start:
         more = os.pread(fd, BLOCK, len(start))
@@ -141,7 +145,9 @@ def last_line(fd: int, size: int) -> bytes:
 
 
 def blocks(fd: int, start: int, stop: int | None = None) -> "Iterator[tuple[int, bytes]]":
-    """Yield (offset, bytes) of about a MiB, each of whole lines; a last line without newline is left out."""
+    """Yield (offset, bytes) of about a MiB, each of whole lines; a last line without newline is
+    left out.
+    """
     rest = b""
     while stop is None or start + len(rest) < stop:
         want = BLOCK if stop is None else min(BLOCK, stop - start - len(rest))
@@ -200,7 +206,7 @@ def flock_excludes(folder: str) -> bool:
 
     name = os.path.join(folder, f".flock-{os.getpid()}-{os.urandom(4).hex()}.tmp")
     fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    ask = "import fcntl,os,sys; fcntl.flock(os.open(sys.argv[1], os.O_RDWR), fcntl.LOCK_EX|fcntl.LOCK_NB)"
+    ask = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDWR), 6)"  # EX | NB
     try:
         lock_descriptor(fd, blocking=False)
         asked = subprocess.run([sys.executable, "-c", ask, name], capture_output=True, check=False)

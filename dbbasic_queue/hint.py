@@ -1,7 +1,7 @@
 """The hint: what lets a tick that has nothing to do go home without a lock, a scan or an import.
 
-`queue.tsv.d/hint` is one line: what the file was when it was last looked at, and the earliest time at which any of
-its rows may be due.  It is derived: deleting it costs one look at the file.
+`queue.tsv.d/hint` is one line: what the file was when it was last looked at, and the earliest time
+at which any of its rows may be due.  It is derived: deleting it costs one look at the file.
 """
 
 import os
@@ -20,7 +20,9 @@ _LONGEST_TAIL = 1 << 20
 
 
 class Hint:
-    """What was seen: the file's inode, size and mtime, when, and the rows that matter to an idle tick."""
+    """What was seen: the file's inode, size and mtime, when, and the rows that matter to an idle
+    tick.
+    """
 
     __slots__ = ("bound", "inode", "last_id", "looked_at", "mtime", "processing", "size", "waiting")
 
@@ -77,7 +79,7 @@ def read(side: str) -> Hint | None:
 
 
 def idle(real: str) -> bool:
-    """Whether a tick has nothing to do: no worker file, no processing row, nothing due by the hint."""
+    """Whether a tick has nothing to do: no worker file, no processing row, nothing due."""
     side = real + ".d"
     try:
         st = os.stat(real)
@@ -96,14 +98,14 @@ def idle(real: str) -> bool:
         or not 0 <= now - hint.looked_at < _TRUSTED
     ):
         return False
-    if (hint.size, hint.mtime) != (st.st_size, st.st_mtime_ns):
-        if st.st_size <= hint.size or not _take_tail(real, hint, st.st_size):
-            return False
+    same = (hint.size, hint.mtime) == (st.st_size, st.st_mtime_ns)
+    if not same and (st.st_size <= hint.size or not _take_tail(real, hint, st.st_size)):
+        return False
     return hint.bound > now
 
 
 def _take_tail(real: str, hint: Hint, size: int) -> bool:
-    """Lower the hint's bound by the rows added since; False when the tail is not plainly new rows."""
+    """Lower the hint's bound by the rows added since; False when they are not plainly new."""
     if size - hint.size > _LONGEST_TAIL:
         return False
     fd = os.open(real, os.O_RDONLY | os.O_CLOEXEC)
@@ -129,10 +131,21 @@ def _take_tail(real: str, hint: Hint, size: int) -> bool:
     return True
 
 
+def stamp(path: str) -> tuple[int, int, int] | None:
+    """Return what changes whenever a file does; None when it is not there."""
+    try:
+        st = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return st.st_ino, st.st_size, st.st_mtime_ns
+
+
 def carry(
     file: "QueueFile", seen: os.stat_result, changed: "Iterable[tuple[int, Job | None]]"
 ) -> None:
-    """After a rename: keep a hint that held for the old file, lowered by the rows that the edit touched."""
+    """After a rename: keep a hint that held for the old file, lowered by the rows that the edit
+    touched.
+    """
     hint = read(file.side)
     if hint is None or (hint.inode, hint.size, hint.mtime) != (
         seen.st_ino,

@@ -25,8 +25,8 @@ _UNREAD: "Any" = object()
 class Job:
     """One job as its row said when it was read; nothing here changes the file.
 
-    `payload` and `result` are the JSON values, `error` is text or None, times are Unix seconds, `max_attempts`,
-    `timeout` and `backoff` are None where the job has none of its own.
+    `payload` and `result` are the JSON values, `error` is text or None, times are Unix seconds,
+    `max_attempts`, `timeout` and `backoff` are None where the job has none of its own.
     """
 
     __slots__ = ("_payload", "_record", "at", "cells", "header", "size")
@@ -136,7 +136,9 @@ class Job:
         return self.status in ("completed", "failed", "cancelled")
 
     def is_due(self, now: float) -> bool:
-        """Whether the row's own time has come; a clock that steps back delays no job that was for at once."""
+        """Whether the row's own time has come; a clock that steps back delays no job that was for
+        at once.
+        """
         return self.run_at <= now or self.run_at <= self.created_at
 
     def as_dict(self) -> "dict[str, Any]":
@@ -209,7 +211,8 @@ class Job:
         self._record = record
 
     def record(self, **cells: "Any") -> None:
-        """Store cells of a feature's own columns for the running job at once; `Queue.get` sees them.
+        """Store cells of a feature's own columns for the running job at once; `Queue.get` sees
+        them.
 
         They reach the row with the outcome, and also when this attempt dies.
         """
@@ -221,7 +224,9 @@ class Job:
 
 
 def whole(cell: bytes) -> int:
-    """Return the whole number of a cell; the old package wrote some with a fraction, which is rounded up."""
+    """Return the whole number of a cell; the old package wrote some with a fraction, which is
+    rounded up.
+    """
     try:
         return int(cell)
     except ValueError:
@@ -232,7 +237,9 @@ def whole(cell: bytes) -> int:
 
 
 def encode(column: str, value: "Any") -> bytes:
-    """Return the bytes of a value in a column; None is an empty cell, but JSON null for payload and result."""
+    """Return the bytes of a value in a column; None is an empty cell, but JSON null for payload
+    and result.
+    """
     if isinstance(value, bytes):
         return value
     if column in _JSON:
@@ -252,7 +259,9 @@ _last = 0
 
 
 def new_id() -> str:
-    """Return 16 hex characters that sort by time: 13 of microseconds, rising within the process, 3 of chance."""
+    """Return 16 hex characters that sort by time: 13 of microseconds, rising within the process, 3
+    of chance.
+    """
     return new_ids(1)[0]
 
 
@@ -260,8 +269,13 @@ def new_ids(count: int, above: str = "") -> list[str]:
     """Return ids in rising order, all greater than the id `above`."""
     global _last
     first = max(int(time.time() * 1e6), _last + 1)
+    _last = first + count - 1
     if above:
         first = max(first, int(above[:13], 16) + 1)
-    _last = first + count - 1
-    chance = int.from_bytes(os.urandom(2), "big") & 0xFFF
+    chance = int.from_bytes(os.urandom(2), "big")
     return [f"{first + at:013x}{(chance + at * 2654435761) & 0xFFF:03x}" for at in range(count)]
+
+
+def is_ahead(id: str) -> bool:
+    """Whether an id says a time more than a day ahead: it was not made from a clock."""
+    return int(id[:13], 16) > (time.time() + 86400) * 1e6

@@ -1,12 +1,13 @@
-"""A worker is a file: its kernel lock says that it lives, its lines say what it has started and finished.
+"""A worker is a file: its kernel lock says that it lives, its lines say what it has started and
+finished.
 
 `queue.tsv.d/workers/ID.tsv`: the first line names the worker, each further line is
 
     k  event  job  attempt  time  column=cell …  crc
 
-k counts this worker's claims.  A line applies only to a row that is `processing` with exactly `ID.k`, so one that
-is taken in twice, or too late, changes nothing.  A line without its newline or with a wrong CRC at the end is where
-the worker was cut off.
+k counts this worker's claims.  A line applies only to a row that is `processing` with exactly
+`ID.k`, so one that is taken in twice, or too late, changes nothing.  A line without its newline or
+with a wrong CRC at the end is where the worker was cut off.
 """
 
 import os
@@ -71,8 +72,19 @@ def line(k: int, event: str, id: bytes, attempt: int, at: float, cells: "Cells")
     return b"%b\t%08x\n" % (body, crc32(body))
 
 
+def claim_number(job: Job) -> int:
+    """Return the k of a row that a worker has claimed as ID.k."""
+    return int(job.raw("worker").rpartition(b".")[2])
+
+
+def end_line(job: Job, cells: "Cells") -> bytes:
+    """Return the line that makes a claimed job finished, or puts it back."""
+    k, attempt = claim_number(job), job.attempts + 1
+    return line(k, "end", job.cells[0], attempt, time.time(), cells)
+
+
 def parse(data: bytes) -> tuple[list[Line], bool]:
-    """Return the good lines, and whether a bad one stands before a good one (damage, not a crash)."""
+    """Return the good lines, and whether a bad one stands before a good one: damage, no crash."""
     lines: list[Line] = []
     bad = damaged = False
     for text in data.rstrip(b"\0").split(b"\n")[:-1]:
@@ -148,7 +160,9 @@ class WorkerFile:
         self._room = self._end + ROOM
 
     def append(self, lines: bytes, *, durable: bool) -> None:
-        """Add lines at the known end; LostFile, with nothing written, when the file is no longer ours."""
+        """Add lines at the known end; LostFile, with nothing written, when the file is no longer
+        ours.
+        """
         if self._fd < 0 or not os.fstat(self._fd).st_nlink:
             raise LostFile(f"{self.path}: is gone; what this worker held may run a second time")
         for pause in _PAUSES:
@@ -226,7 +240,7 @@ def read(path: str) -> list[Line]:
 
 
 def worker_of(job: Job) -> tuple[str, int]:
-    """Return the worker and the claim that a row names; ("", 0) when it names none that could be."""
+    """Return the worker and the claim that a row names, ("", 0) when it names none."""
     id, _, k = job.cell("worker").rpartition(".")
     if (
         not id
@@ -240,7 +254,9 @@ def worker_of(job: Job) -> tuple[str, int]:
 
 
 def overlay(job: Job, lines: "Iterable[Line]", k: int) -> tuple[Job, bool]:
-    """Return a processing row as its worker's lines say it is, and whether an outcome is among them."""
+    """Return a processing row as its worker's lines say it is, and whether an outcome is among
+    them.
+    """
     ended = False
     for entry in lines:
         if entry.k == k and entry.id == job.cells[0]:

@@ -1,8 +1,9 @@
 """The lock of one queue file: two kernel locks held at once.
 
-The neighbour `queue.tsv.lock` can be taken by a shell too; the inode of the queue file itself is locked as well,
-so that a deleted lock file breaks nothing.  Both are flock: the kernel frees them when a process dies.  Whoever
-waited looks the path up again, since the file may have been replaced meanwhile.
+The neighbour `queue.tsv.lock` can be taken by a shell too; the inode of the queue file itself is
+locked as well, so that a deleted lock file breaks nothing.  Both are flock: the kernel frees them
+when a process dies.  Whoever waited looks the path up again, since the file may have been replaced
+meanwhile.
 """
 
 import os
@@ -23,7 +24,7 @@ _KEPT = 64  # lock files held open between calls
 
 
 def lock_at(path: str) -> "Lock":
-    """Return this process's one Lock for an absolute path, so that its threads exclude each other."""
+    """Return this process's one Lock for an absolute path, shared by its threads."""
     found = _locks.get(path)
     if found is None:
         while len(_locks) >= _KEPT:
@@ -45,7 +46,9 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Lock:
-    """Who may write one queue file.  While it is `held`, `fd` is the file, open for reading and appending."""
+    """Who may write one queue file.  While it is `held`, `fd` is the file, open for reading and
+    appending.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path  # as given, absolute; `real` has every link resolved
@@ -59,7 +62,7 @@ class Lock:
         self._waited = 0.0
 
     def close(self) -> None:
-        """Close what is open, without unlocking: in a forked child, or of a lock that nobody holds."""
+        """Close what is open, without unlocking: in a forked child, or when nobody holds it."""
         for fd in (self._neighbour, self.fd):
             if fd >= 0:
                 os.close(fd)
@@ -68,7 +71,8 @@ class Lock:
         self._mutex = threading.RLock()
 
     def take(self, timeout: float, create: "Callable[[str], None] | None" = None) -> bool:
-        """Take the lock and open the file; without a file call `create`, or return False without the lock.
+        """Take the lock and open the file; without a file call `create`, or return False without
+        the lock.
 
         QueueBusy after `timeout` seconds, or at once when this thread holds the lock already.
         """
@@ -148,7 +152,9 @@ class Lock:
             raise QueueError(f"{self.path}: cannot be opened: {error.strerror}") from error
 
     def _still_there(self) -> bool:
-        """Whether the locked file is still what the path means: neither renamed over nor a changed link."""
+        """Whether the locked file is still what the path means: neither renamed over nor a changed
+        link.
+        """
         try:
             now = os.stat(self.path)
         except FileNotFoundError:
@@ -197,7 +203,9 @@ class Lock:
         return -1
 
     def _wait_for(self, fd: int, timeout: float) -> None:
-        """Wait for the kernel's lock.  What was slept is counted: no clock that a test may have frozen."""
+        """Wait for the kernel's lock.  What was slept is counted: no clock that a test may have
+        frozen.
+        """
         pause = 0.0002
         while True:
             try:
@@ -216,7 +224,7 @@ class Lock:
 
 
 def native() -> "Any":
-    """Return filelock, imported at the first lock: an idle tick takes none, and its import is dear."""
+    """Return filelock, imported at the first lock: its import is dear, an idle tick takes none."""
     global _filelock
     if _filelock is None:
         import filelock as _filelock
@@ -246,7 +254,9 @@ def make_folder(path: str) -> None:
 
 
 def make(name: str, flags: int, like: str) -> int:
-    """Open `name` for writing; a new file gets mode, owner and group of the file `like`, never wider."""
+    """Open `name` for writing; a new file gets mode, owner and group of the file `like`, never
+    wider.
+    """
     while True:
         try:
             fd = os.open(name, flags | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

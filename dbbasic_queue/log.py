@@ -1,4 +1,4 @@
-"""Log lines that cost nothing while nobody listens, and never carry a control character."""
+"""Telling others: log lines without control characters, at no cost unheard; and listeners."""
 
 import sys
 
@@ -6,7 +6,11 @@ from .tsv import visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from typing import Any
+
+    from .job import Job
+    from .queue import Listener
 
 _found: "Any" = None
 
@@ -52,7 +56,9 @@ def error_with(text: str, values: "tuple[Any, ...]", block: str) -> None:
 
 
 def traceback_of(failure: BaseException) -> str:
-    """Return the whole traceback, each line escaped; a message with newlines cannot look like a log line."""
+    """Return the whole traceback, each line escaped; a message with newlines cannot look like a
+    log line.
+    """
     import traceback
 
     try:
@@ -60,3 +66,13 @@ def traceback_of(failure: BaseException) -> str:
     except Exception:  # the exception's own __str__ may raise
         text = "".join(traceback.format_tb(failure.__traceback__)) + type(failure).__name__
     return "\n    ".join(visible(line) for line in text.rstrip("\n").split("\n"))
+
+
+def tell(listeners: "Sequence[Listener]", event: str, jobs: "Iterable[Job]") -> None:
+    """Call each listener for each job; what one raises is logged and hurts nobody."""
+    for job in jobs if listeners else ():
+        for listener in listeners:
+            try:
+                listener(event, job)
+            except Exception as problem:  # told after the commit: nothing to undo
+                error("a listener raised %s at %s of job %s", repr(problem), event, job.id)

@@ -1,7 +1,8 @@
 """Reading without a lock: one row out of a long file, or all rows in order.
 
-A rename is atomic and an unterminated last line is not a row yet, so any moment shows whole rows of one version.
-Where a row says `processing`, its worker's file is asked whether the job has ended since.
+A rename is atomic and an unterminated last line is not a row yet, so any moment shows whole rows of
+one version.  Where a row says `processing`, its worker's file is asked whether the job has ended
+since.
 """
 
 import os
@@ -22,10 +23,11 @@ NEAR = 1 << 12
 
 
 def find_row(fd: int, id: bytes, start: int, stop: int) -> tuple[int, bytes] | None:
-    """Return (offset, line with its newline) of the row with this id between two line ends, or None.
+    """Return (offset, line with its newline) of the row with this id between two line ends, or
+    None.
 
-    Rows mostly lie in the order of their ids: halve the range by byte offset, then look 64 KiB to each side, then
-    everywhere.
+    Rows mostly lie in the order of their ids: halve the range by byte offset, then look 64 KiB to
+    each side, then everywhere.
     """
     low, high = start, stop
     while high - low > NEAR:
@@ -48,7 +50,9 @@ def find_row(fd: int, id: bytes, start: int, stop: int) -> tuple[int, bytes] | N
 
 
 def _find_row(fd: int, id: bytes, left: int, right: int, start: int) -> tuple[int, bytes] | None:
-    """Search a stretch, beginning with the newline before it (every row follows one: the header's is before `start`)."""
+    """Search a stretch, beginning with the newline before it (every row follows one: the header's
+    is before `start`).
+    """
     needle = b"\n" + id + b"\t"
     at, rest = left - 1, b""
     while at < right:
@@ -75,7 +79,9 @@ def _find_row(fd: int, id: bytes, left: int, right: int, start: int) -> tuple[in
 def lines_with(
     block: bytes, needles: "Iterable[bytes]"
 ) -> "set[tuple[int, int]] | list[tuple[int, int]]":
-    """Return (begin, end) of the lines of a block that hold a needle; of all lines when there is none."""
+    """Return (begin, end) of the lines of a block that hold a needle; of all lines when there is
+    none.
+    """
     found = set()
     every = True
     for needle in needles:
@@ -122,7 +128,9 @@ def archived(file: "QueueFile", id: str) -> Job | None:
 
 
 def get(file: "QueueFile", id: str) -> Job | None:
-    """Return a job as it is now: its row, or what its worker has written since; else from the archive."""
+    """Return a job as it is now: its row, or what its worker has written since; else from the
+    archive.
+    """
     while True:
         job = _read(file, id)
         if job is None or job.cells[3] != PROCESSING:
@@ -186,6 +194,31 @@ def jobs(file: "QueueFile", newest: bool = False) -> "Iterator[Job]":
             yield job
     finally:
         os.close(fd)
+
+
+def select(
+    file: "QueueFile",
+    status: str | None,
+    type: str | None,
+    queue: str | None,
+    worker: str | None,
+    newest: bool,
+    limit: int | None,
+) -> "Iterator[Job]":
+    """Yield the jobs with these values; see `Queue.jobs`."""
+    if limit == 0:
+        return
+    for job in jobs(file, newest):
+        if (status is not None and job.status != status) or (type is not None and job.type != type):
+            continue
+        if queue is not None and job.queue != queue:
+            continue
+        if worker is not None and not (job.worker or "").startswith((worker + ".", worker + "-")):
+            continue
+        yield job
+        limit = None if limit is None else limit - 1
+        if limit == 0:
+            return
 
 
 def forwards(fd: int, start: int) -> "Iterator[bytes]":

@@ -6,8 +6,8 @@ import time
 
 from .after import as_cell, is_id, is_label, parse
 from .errors import BadArgument
-from .job import Job
-from .tsv import COLUMNS, HEADER, PENDING, check_plain, dump, escape
+from .job import Job, is_ahead
+from .tsv import COLUMNS, HEADER, PENDING, check_column, check_plain, dump, escape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ def new_job(
     id: str | None = None,
     columns: "Mapping[str, str]" = {},  # noqa: B006 (never changed)
 ) -> Job:
-    """Return a job that is in no file yet, with everything checked; see `Queue.enqueue` for the arguments."""
+    """Return a job that is in no file yet, with everything checked; see `Queue.enqueue` for the
+    arguments.
+    """
     if (
         not isinstance(job_type, str)
         or not 0 < len(job_type) <= 100
@@ -51,16 +53,15 @@ def new_job(
         )
     cell = dump(payload, f"the payload of {job_type!r}")
     check_plain(payload, f"the payload of {job_type!r}")
-    now = int(time.time())
-    created = b"%d" % now
-    due = created
+    now = time.time()
+    created = due = b"%d" % now
     if run_at is not None:
         at = unix_time(run_at)
         if at > now:
             due = b"%d" % math.ceil(at)
     if id is not None and (not isinstance(id, str) or not is_id(id)):
         raise BadArgument(f"id={id!r}: an id is 16 lower-case hex characters")
-    if id is not None and int(id[:13], 16) > (time.time() + 86400) * 1e6:
+    if id is not None and is_ahead(id):
         raise BadArgument(f"id={id!r}: its time is more than a day ahead")
     cells = [b"", job_type.encode(), cell, PENDING, created, due, b"0", *_EMPTY]
     if id is not None:
@@ -76,8 +77,10 @@ def new_job(
     if max_attempts is not None:
         cells[_AT["max_attempts"]] = b"%d" % check_attempts(max_attempts)
     if timeout is not None:
-        cells[_AT["timeout"]] = f"{check_timeout(timeout):g}".encode()
+        cells[_AT["timeout"]] = b"%.3f" % check_timeout(timeout)
     if backoff is not None:
+        if not isinstance(backoff, str):
+            raise BadArgument(f"backoff={backoff!r:.80}: a job's own backoff is in words")
         parse_backoff(backoff)
         cells[_AT["backoff"]] = backoff.encode()
     if after:
@@ -92,10 +95,9 @@ def new_job(
 
 def _with_columns(job: Job, columns: "Mapping[str, str]") -> Job:
     for name, value in columns.items():
-        if name in COLUMNS or not name.isidentifier() or not name.isascii() or name != name.lower():
-            raise BadArgument(f"columns={{{name!r}: …}}: not a name for a column of your own")
         if not isinstance(value, str):
-            raise BadArgument(f"columns={{{name!r}: {value!r:.80}}}: a cell is text")
+            raise BadArgument(f"columns={{{check_column(name)!r}: {value!r:.80}}}: a cell is text")
+        check_column(name)
     header = HEADER.with_columns(set(columns))
     cells = [
         job.cells[_AT[name]] if name in _AT else escape(columns[name]).encode()
@@ -114,7 +116,7 @@ def unix_time(run_at: "When") -> float:
     at: Any = run_at
     if isinstance(run_at, str):
         raise BadArgument(
-            f"run_at={run_at!r:.80} is no time; if it is the name of a queue, write queue={run_at!r:.80}"
+            f"run_at={run_at!r:.80} is no time; for a queue of that name write queue={run_at!r:.80}"
         )
     if hasattr(at, "total_seconds"):
         at = time.time() + at.total_seconds()
@@ -150,27 +152,20 @@ def check_timeout(seconds: object) -> float:
 def parse_backoff(words: "str | Backoff") -> "Backoff":
     """Return the function attempts -> seconds of a backoff in words.
 
-    `none`, `linear:BASE:CAP` (base, 2 base, 3 base …), `exponential:BASE:CAP[:jitter]` (base, 2 base, 4 base …; with
-    jitter a random half to the whole of it), in seconds.
+    `none`, `linear:BASE:CAP` (base, 2 base, 3 base …), `exponential:BASE:CAP[:jitter]` (base, 2
+    base, 4 base …; with jitter a random half to the whole of it), in seconds.
     """
     if callable(words):
         return words
     kind, *numbers = words.split(":") if isinstance(words, str) else [""]
     jitter = kind == "exponential" and numbers[2:] == ["jitter"]
-    try:
-        base, cap = map(float, numbers[:2] if jitter else numbers) if kind != "none" else (0.0, 0.0)
-        good = (
-            kind in ("none", "linear", "exponential")
-            and base >= 0
-            and math.isfinite(base)
-            and cap >= 0
-        )
-    except ValueError:
-        good = False
-    if not good or (kind == "none" and numbers):
+    two = numbers[:2] if jitter else numbers
+    good = kind in ("linear", "exponential") and len(two) == 2 and all(map(_is_seconds, two))
+    if not good and words != "none":
         raise BadArgument(
             f"backoff={words!r:.80} is none of none, linear:BASE:CAP, exponential:BASE:CAP[:jitter]"
         )
+    base, cap = map(float, two) if good else (0.0, 0.0)
 
     def seconds(attempts: int) -> float:
         wait = base * attempts if kind == "linear" else base * 2.0 ** min(attempts - 1, 60)
@@ -178,3 +173,7 @@ def parse_backoff(words: "str | Backoff") -> "Backoff":
         return wait * (0.5 + os.urandom(1)[0] / 510) if jitter else wait
 
     return seconds
+
+
+def _is_seconds(text: str) -> bool:
+    return text.isascii() and text.replace(".", "", 1).isdigit()

@@ -1,6 +1,7 @@
-"""The queue: the verbs that move a job, and the questions about it.  Each move is one edit, adding is one append.
+"""The queue: the verbs that move a job, and the questions.  A move is an edit, adding an append.
 
-Readers take no lock.  Where a row says `processing`, its worker's file is asked whether the job has ended since.
+Readers take no lock.  Where a row says `processing`, its worker's file is asked whether the job has
+ended since.
 """
 
 import os
@@ -12,7 +13,7 @@ from .disk import QueueFile
 from .edit import Edit
 from .errors import BadArgument, UnknownJob
 from .job import Job, new_id
-from .log import error
+from .log import tell
 from .new import new_job
 from .tsv import STATUSES
 
@@ -34,7 +35,9 @@ _queues: "dict[tuple[str, str, str], Queue]" = {}
 
 
 def default_queue() -> "Queue":
-    """Return the queue of $DBBASIC_QUEUE, else data/queue.tsv under the working folder, looked up at each call."""
+    """Return the queue of $DBBASIC_QUEUE, else data/queue.tsv under the working folder, looked up
+    at each call.
+    """
     path = os.environ.get("DBBASIC_QUEUE") or "data/queue.tsv"
     key = (
         path,
@@ -50,12 +53,14 @@ def default_queue() -> "Queue":
 
 
 class Queue:
-    """One queue file.  `path` is made at the first enqueue; a relative one is bound to the working folder now.
+    """One queue file.  `path` is made at the first enqueue; a relative one is bound to the working
+    folder now.
 
-    `sync` is "normal" (an id is returned when its row is on the disk), "full" (each start and outcome too) or "off"
-    (safe against kill -9, not against a power cut); None takes $DBBASIC_QUEUE_SYNC, else normal.  No verb waits
-    longer than `lock_timeout` seconds for the lock: then QueueBusy.  `listeners` are called `listener(event, job)`
-    after enqueued, cancelled, retried, archived and purged.
+    `sync` is "normal" (an id is returned when its row is on the disk), "full" (each start and
+    outcome too) or "off" (safe against kill -9, not against a power cut); None takes
+    $DBBASIC_QUEUE_SYNC, else normal.  No verb waits longer than `lock_timeout` seconds for the
+    lock: then QueueBusy.  `listeners` are called `listener(event, job)` after enqueued, cancelled,
+    retried, archived and purged.
     """
 
     def __init__(
@@ -79,9 +84,6 @@ class Queue:
         self.listeners = tuple(listeners)
         self.file = QueueFile(self.path)
 
-    def __repr__(self) -> str:
-        return f"Queue({self.path!r})"
-
     # --- moves
 
     def enqueue(
@@ -102,12 +104,15 @@ class Queue:
     ) -> str:
         """Add a job and return its id; when this returns, the job is stored.
 
-        `payload` is any JSON value up to 1 MiB.  `run_at`: not before this Unix time, aware datetime, or timedelta
-        from now; None is now.  Lower `priority` runs first.  `after`: ids or conditions that must hold before.
-        BadArgument, QueueBusy, NotStored: then nothing was stored.
+        `payload` is any JSON value up to 1 MiB.  `run_at`: not before this Unix time, aware
+        datetime, or timedelta from now; None is now.  Lower `priority` runs first.  `after`: ids or
+        conditions that must hold before.  BadArgument, QueueBusy, NotStored: then nothing was
+        stored.
         """
-        job = new_job(job_type, payload, run_at, queue=queue, priority=priority, max_attempts=max_attempts,
-                      timeout=timeout, backoff=backoff, after=after, group=group, id=id, columns=columns)  # fmt: skip
+        job = new_job(
+            job_type, payload, run_at, queue=queue, priority=priority, max_attempts=max_attempts,
+            timeout=timeout, backoff=backoff, after=after, group=group, id=id, columns=columns,
+        )  # fmt: skip
         return self._add([job])[0]
 
     def enqueue_many(self, jobs: "Iterable[tuple[Any, ...] | dict[str, Any]]") -> list[str]:
@@ -126,17 +131,19 @@ class Queue:
     def _add(self, jobs: list[Job]) -> list[str]:
         with self._edit(create=True) as e:
             ids = e.add_all(jobs)
-        self._tell("enqueued", jobs)
+        tell(self.listeners, "enqueued", jobs)
         return ids
 
     def cancel(self, job_id: str) -> bool:
-        """Cancel a pending job, and what can now never run; False when it is unknown or no longer pending."""
+        """Cancel a pending job, and what can now never run; False when it is unknown or no longer
+        pending.
+        """
         with self._edit() as e:
             job = e.get(job_id)
             if job is None or job.status != "pending":
                 return False
             e.cancelled.append(e.change(job, status="cancelled", finished_at=time.time()))
-        self._tell("cancelled", e.cancelled)
+        tell(self.listeners, "cancelled", e.cancelled)
         return True
 
     def retry(
@@ -147,10 +154,11 @@ class Queue:
         queue: str | None = None,
         copy: bool = False,
     ) -> list[str]:
-        """Make a failed or cancelled job pending again with no attempts; without `id` every failed one of the filter.
+        """Make a failed or cancelled job pending again with no attempts; without `id` every failed
+        one of the filter.
 
-        What was cancelled only because of it comes back too.  `copy=True` adds new jobs like them instead.  Return
-        the ids that are pending now.
+        What was cancelled only because of it comes back too.  `copy=True` adds new jobs like them
+        instead.  Return the ids that are pending now.
         """
         with self._edit() as e:
             if id is not None:
@@ -165,7 +173,7 @@ class Queue:
             else:
                 made = [e.put(job, job.again()) for job in found]
                 made += revive(e)
-        self._tell("retried", made)
+        tell(self.listeners, "retried", made)
         return [job.id for job in made]
 
     def purge(
@@ -177,23 +185,26 @@ class Queue:
         queue: str | None = None,
         ids: "Iterable[str] | None" = None,
     ) -> int:
-        """Delete jobs for good and return how many: finished ones, unless `status` or `ids` say which.
+        """Delete jobs for good and return how many: finished ones, unless `status` or `ids` say
+        which.
 
-        `older_than` counts seconds since they finished.  Never one that is processing, nor one that an unfinished
-        job waits for.
+        `older_than` counts seconds since they finished.  Never one that is processing, nor one that
+        an unfinished job waits for.
         """
         from .archive import purge
 
         gone = purge(self._edit(), older_than, status=status, type=type, queue=queue, ids=ids)
-        self._tell("purged", gone)
+        tell(self.listeners, "purged", gone)
         return len(gone)
 
     def archive(self, older_than: "float | timedelta") -> int:
-        """Move jobs that finished more than `older_than` seconds ago to `queue.tsv.d/archive`; return how many."""
+        """Move jobs that finished more than `older_than` seconds ago to `queue.tsv.d/archive`;
+        return how many.
+        """
         from .archive import archive
 
         gone = archive(self._edit(), self.file, older_than)
-        self._tell("archived", gone)
+        tell(self.listeners, "archived", gone)
         return len(gone)
 
     def edit(self) -> Edit:
@@ -206,14 +217,12 @@ class Queue:
     def _edit(self, *, create: bool = False) -> Edit:
         return Edit(self.file, self.lock_timeout, durable=self.sync != "off", create=create)
 
-    def _tell(self, event: str, jobs: "Iterable[Job]") -> None:
-        if self.listeners:
-            tell(self.listeners, event, jobs)
-
     # --- questions
 
     def get(self, id: str) -> Job | None:
-        """Return the job with this id as it is now, from the file or else the archive; None when unknown."""
+        """Return the job with this id as it is now, from the file or else the archive; None when
+        unknown.
+        """
         return lookup.get(self.file, id)
 
     def get_job(self, job_id: str) -> "dict[str, Any] | None":
@@ -230,31 +239,19 @@ class Queue:
         newest: bool = False,
         limit: int | None = None,
     ) -> "Iterator[Job]":
-        """Yield jobs in the order they were added (`newest`: the last one first), without loading the file.
+        """Yield jobs in the order they were added (`newest`: the last one first), without loading
+        the file.
 
         `worker` is a worker's id, or its name.
         """
         if status is not None and status not in STATUSES:
             raise BadArgument(f"status={status!r} is none of {', '.join(STATUSES)}")
-        left = -1 if limit is None else limit
-        for job in lookup.jobs(self.file, newest):
-            if left == 0:
-                return
-            if (status is not None and job.status != status) or (
-                type is not None and job.type != type
-            ):
-                continue
-            if queue is not None and job.queue != queue:
-                continue
-            if worker is not None and not (job.cell("worker") + ".").startswith(
-                (worker + ".", worker + "-")
-            ):
-                continue
-            left -= 1
-            yield job
+        return lookup.select(self.file, status, type, queue, worker, newest, limit)
 
     def counts(self, *columns: str) -> "dict[Any, int]":
-        """Count jobs by columns: counts("status") -> {"pending": 3, …}, counts("queue", "status") -> {(…, …): 3}."""
+        """Count jobs by columns: counts("status") -> {"pending": 3, …}, counts("queue", "status")
+        -> {(…, …): 3}.
+        """
         columns = columns or ("status",)
         unknown = [name for name in columns if not hasattr(Job, name)]
         if unknown:
@@ -291,14 +288,18 @@ class Queue:
         return live_workers(self.file, self.lock_timeout)[0]
 
     def stop(self, name: str | None = None) -> "list[LiveWorker]":
-        """Ask the live workers (of this `name`, or all) to stop as on SIGTERM; return those that were asked."""
+        """Ask the live workers (of this `name`, or all) to stop as on SIGTERM; return those that
+        were asked.
+        """
         asked = [one for one in self.workers() if name in (None, one.name, one.id)]
         for one in asked:
             self.file.put(os.path.join(self.file.side, "workers", one.id + ".stop"), b"stop\n")
         return asked
 
     def backup(self, path: "str | os.PathLike[str]") -> None:
-        """Copy the queue to `path`, with all that workers have finished until now: a restored copy re-runs none of it."""
+        """Copy the queue to `path`, with all that workers have finished until now: a restored copy
+        re-runs none of it.
+        """
         from .archive import backup
 
         backup(self._edit(), self.file, os.path.abspath(os.fspath(path)))
@@ -328,36 +329,22 @@ class Queue:
         keep: "Mapping[str, Any] | None" = None,
         keep_by: str = "archive",
     ) -> None:
-        """Run the jobs that are due and return: one tick.  See the module-level function for the arguments."""
+        """Run the jobs that are due and return: one tick.  See the module-level function for the
+        arguments.
+        """
         if not hasattr(handlers, "keys") or not hasattr(handlers, "__getitem__"):
             raise BadArgument(f"handlers={handlers!r:.80} is no mapping of types to functions")
         if run_for is None and hint.idle(self.file.real):
             return hint.note_tick(self.file.real, 0)
-        later = {
-            "processes": (processes, 0),
-            "concurrency": (concurrency, 1),
-            "memory": (memory, None),
-            "keep": (keep, None),
-        }
-        for name_of, (value, plain) in later.items():
-            if value != plain:
-                raise BadArgument(f"{name_of}={value!r:.80} is not served by this version yet")
-        from .worker import Options, work
+        from .run import Options
+        from .worker import work
 
         work(self, Options(
-            handlers=handlers, max_attempts=max_attempts, queues=queues, run_for=run_for, max_jobs=max_jobs,
-            name=name, timeout=timeout, backoff=backoff, max_workers=max_workers, grace=grace,
-            middleware=middleware, listeners=(*self.listeners, *listeners), admit=admit, settings=settings,
+            handlers=handlers, max_attempts=max_attempts, queues=queues, run_for=run_for,
+            max_jobs=max_jobs, processes=processes, name=name, timeout=timeout, backoff=backoff,
+            max_workers=max_workers, grace=grace, concurrency=concurrency, memory=memory,
+            middleware=middleware, listeners=(*self.listeners, *listeners), admit=admit,
+            settings=settings, keep=keep,
         ))  # fmt: skip
 
     new_id = staticmethod(new_id)
-
-
-def tell(listeners: "Sequence[Listener]", event: str, jobs: "Iterable[Job]") -> None:
-    """Call each listener for each job; what one raises is logged and hurts nobody."""
-    for job in jobs:
-        for listener in listeners:
-            try:
-                listener(event, job)
-            except Exception as problem:  # told after the commit: nothing to undo
-                error("a listener raised %s at %s of job %s", repr(problem), event, job.id)

@@ -1,4 +1,5 @@
-"""Take in what dead workers left: fold what they finished, charge what they had started, give back the rest.
+"""Take in what dead workers left: fold what they finished, charge what they had started, give back
+the rest.
 
 A worker is dead when the kernel has freed the lock on its file; nothing is guessed from a time.
 """
@@ -59,7 +60,8 @@ class Dead:
 
 
 def find_dead(file: "QueueFile", mine: str = "") -> "tuple[list[Dead], set[str]]":
-    """Return the workers whose lock is free, and the ids of those that live; under the queue's lock.
+    """Return the workers whose lock is free, and the ids of those that live; under the queue's
+    lock.
 
     Close each of the dead.
     """
@@ -106,10 +108,11 @@ def live_workers(file: "QueueFile", timeout: float) -> "tuple[list[LiveWorker], 
 def recover(
     edit: "Edit", rows: "Iterable[Job]", dead: list[Dead], alive: set[str], max_attempts: int
 ) -> "Iterator[tuple[Job, str]]":
-    """Take in each of the processing `rows` whose worker is not alive; yield the job as it now is, and how it went.
+    """Take in each of the processing `rows` whose worker is not alive; yield the job as it now is,
+    and how it went.
 
-    "folded": its outcome was recorded.  "recovered": it was started and not finished, which costs the attempt.
-    "returned": it was claimed only.
+    "folded": its outcome was recorded.  "recovered": it was started and not finished, which costs
+    the attempt.  "returned": it was claimed only.
     """
     files = {one.id: one for one in dead}
     for job in list(rows):
@@ -139,7 +142,9 @@ def recover(
 
 
 def _charged(job: Job, start: "Line | None", max_attempts: int) -> "Cells":
-    """Return the cells of a job whose worker died in it: failed at its last attempt, else due at once."""
+    """Return the cells of a job whose worker died in it: failed at its last attempt, else due at
+    once.
+    """
     now = time.time()
     attempt = start.attempt if start else job.attempts + 1
     limit = int(start.cells.get("max_attempts", b"0")) if start else 0

@@ -1,4 +1,6 @@
-"""One run of one handler: the layers around it, its time limit, and the few ways in which it can end."""
+"""One run of one handler: the layers around it, its time limit, and the few ways in which it can
+end.
+"""
 
 import math
 import threading
@@ -49,16 +51,28 @@ class Options:
         queues: "Sequence[str] | None",
         run_for: float | None,
         max_jobs: int | None,
+        processes: int | tuple[int, int],
         name: str | None,
         timeout: float | None,
         backoff: "str | Backoff | None",
         max_workers: int | None,
         grace: float | None,
+        concurrency: int,
+        memory: int | None,
         middleware: "Sequence[Layer]",
         listeners: "Sequence[Listener]",
         admit: "Sequence[Admit]",
         settings: "Mapping[str, Mapping[str, Any]] | None",
+        keep: "Mapping[str, Any] | None",
     ) -> None:
+        later = {
+            "processes": processes,
+            "concurrency": concurrency - 1,
+            "memory": memory,
+            "keep": keep,
+        }
+        if asked := [name_of for name_of, value in later.items() if value]:
+            raise BadArgument(f"{asked[0]}= is not served by this version")
         if isinstance(queues, str):
             raise BadArgument(f"queues={queues!r:.80} is one text: give a list of labels")
         for name_of, number in (("run_for", run_for), ("grace", grace), ("max_jobs", max_jobs)):
@@ -71,7 +85,7 @@ class Options:
         for label, one in (settings or {}).items():
             if unknown := set(one) - SETTINGS:
                 raise BadArgument(
-                    f"settings[{label!r}] has {unknown.pop()!r}; it may have {', '.join(sorted(SETTINGS))}"
+                    f"settings[{label!r}] has {unknown.pop()!r}, not one of {sorted(SETTINGS)}"
                 )
         self.handlers = handlers
         self.max_attempts = check_attempts(max_attempts)
@@ -108,7 +122,9 @@ class Options:
 
 
 class Run:
-    """What runs in this thread now: read by the signal handler and by the thread that watches the time."""
+    """What runs in this thread now: read by the signal handler and by the thread that watches the
+    time.
+    """
 
     def __init__(self, handlers: "Handlers", layers: "Sequence[Layer]") -> None:
         self._handlers = handlers
@@ -198,8 +214,14 @@ def completed(job: Job, result: "Any") -> "Cells":
     """Return the cells of a job whose handler returned; BadArgument when the result is not JSON."""
     now = b"%.3f" % time.time()
     attempts = b"%d" % job.attempts
-    return {"status": b"completed", "attempts": attempts, "error": b"", "result": dump(result, "the result"),
-            "finished_at": now}  # fmt: skip
+    cell = dump(result, "the result")
+    return {
+        "status": b"completed",
+        "attempts": attempts,
+        "error": b"",
+        "result": cell,
+        "finished_at": now,
+    }
 
 
 def ended_by(failure: BaseException, job: Job, options: Options) -> "Cells":

@@ -53,7 +53,7 @@ class Stop:
             self.ask()
 
     def mind_the_grace(self) -> None:
-        """Interrupt the handler when its time after the first signal is over; from another thread."""
+        """Interrupt the handler when its grace is over; from another thread."""
         if clock() >= self._grace_until and self._run.in_main:
             self._grace_until = FOREVER
             signal.pthread_kill(self._run.thread, signal.SIGTERM)

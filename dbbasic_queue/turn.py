@@ -1,4 +1,6 @@
-"""A worker's edits: fold what it finished, take in the dead, claim the next rows, all in one rewrite of the file."""
+"""A worker's edits: fold what it finished, take in the dead, claim the next rows, all in one
+rewrite of the file.
+"""
 
 import time
 from heapq import merge
@@ -41,7 +43,8 @@ class Turns:
     def turn(
         self, outcomes: "Outcomes", give_back: list[Job], room: int, leaving: bool
     ) -> tuple[list[Job], list[tuple[str, Job]]]:
-        """Make one edit; return the rows that are claimed now (at most `room`), and what is to be told.
+        """Make one edit; return the rows that are claimed now (at most `room`), and what is to be
+        told.
 
         When it raises, nothing has happened, and the next turn looks at the whole file.
         """
@@ -176,7 +179,9 @@ class Turns:
         return taken
 
     def _may_start(self, e: Edit, job: Job) -> bool | None:
-        """None: leave the row. False: claim it. True: claim it, to run first, and nothing behind it."""
+        """None: leave the row.  False: claim it.  True: claim it, to run first, and nothing behind
+        it.
+        """
         if self._options.run_for is None and (
             job.cells[0] in self.again or job.created_at > self._begun + _LATER
         ):

@@ -1,8 +1,8 @@
-"""A worker's tick: take in outcomes and the dead, claim what is due, run it, until nothing is left.
+"""A worker's tick: claim what is due and run it, until nothing is left.
 
-Fold and claim are one edit.  A job is finished when its outcome is in this worker's file: after that no crash runs
-it again.  A claim grows while jobs are quick; what is claimed and not begun within half a second is given back by a
-second thread, so that one slow job holds nobody.
+Fold and claim are one edit.  A job is finished when its outcome is in this worker's file: after
+that no crash runs it again.  A claim grows while jobs are quick; what is claimed and not begun
+within half a second is given back by a second thread, so that one slow job holds nobody.
 """
 
 import os
@@ -16,8 +16,8 @@ from .claim import Stale
 from .disk import Changed
 from .errors import QueueError
 from .job import Job, encode
-from .journal import LostFile, WorkerFile, line
-from .queue import Queue, tell
+from .journal import LostFile, WorkerFile, claim_number, end_line, line
+from .queue import Queue
 from .recover import live_workers
 from .run import CUT_OFF, Options, Run, clock, completed, ended_by, log_failure
 from .stop import Stop
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
     from .journal import Cells
     from .turn import Outcomes
 
-__all__ = ["Options", "work"]
-
 LARGEST_CLAIM = 20_000
+EVENTS = ("completed", "failed", "retried", "snoozed", "cancelled", "recovered")
 _TICK = 0.1  # seconds between two looks of the watching thread, and of an idle worker
 
 
 def work(queue: Queue, options: Options) -> None:
     """Run one tick, or for `run_for` seconds; SIGTERM and SIGINT end it after the current job.
 
-    Afterwards the signal is passed on: KeyboardInterrupt, SystemExit, or the handler that was there.
+    Afterwards the signal is passed on: KeyboardInterrupt, SystemExit, or the handler that was
+    there.
     """
     worker = Worker(queue, options)
     with worker.stop:
@@ -49,7 +49,7 @@ def work(queue: Queue, options: Options) -> None:
 
 
 class Worker:
-    """One worker: its file, its claim, and a mutex that guards the two against the watching thread."""
+    """One worker: its file, its claim, and a mutex between its two threads."""
 
     def __init__(self, queue: Queue, options: Options) -> None:
         self._queue = queue
@@ -65,14 +65,7 @@ class Worker:
         self._running: Job | None = None
         self._recorded: Cells = {}
         self._size, self._taken, self._taken_at = 1, 0, 0.0  # of the claim
-        self._done = {
-            "completed": 0,
-            "failed": 0,
-            "retried": 0,
-            "snoozed": 0,
-            "cancelled": 0,
-            "recovered": 0,
-        }
+        self._done = dict.fromkeys(EVENTS, 0)
         self._ran = 0
         self._problem: OSError | None = None
         self._over = threading.Event()
@@ -121,7 +114,7 @@ class Worker:
                 log.info("%s: %s in %.3f s", self._queue.path, what, seconds)
         if self._problem is not None:
             raise QueueError(
-                f"{self._journal.path}: no further job was begun, there is no room for its outcome: "
+                f"{self._journal.path}: no further job was begun without room for its outcome: "
                 f"{self._problem.strerror}"
             )
 
@@ -153,10 +146,10 @@ class Worker:
         """Sleep until a turn may be worth it; False when the time of `run_for` is over."""
         if self._options.run_for is None:
             return False
-        seen, begun, look = self._stamp(), clock(), self._turns.look
+        seen, begun, look = hint.stamp(self._file.path), clock(), self._turns.look
         while not self.stop.asked and clock() < until:
             time.sleep(min(_TICK, max(0.0, until - clock())))
-            if look.bound <= time.time() or self._stamp() != seen:
+            if look.bound <= time.time() or hint.stamp(self._file.path) != seen:
                 return True
             if clock() - begun >= 1:  # somebody may have died, or a limit may be free again
                 self._read_requests()
@@ -165,13 +158,6 @@ class Worker:
                 hint.note_tick(self._file.real, 0)
                 begun = clock()
         return False
-
-    def _stamp(self) -> tuple[int, int, int] | None:
-        try:
-            st = os.stat(self._file.path)
-        except FileNotFoundError:
-            return None
-        return st.st_ino, st.st_size, st.st_mtime_ns
 
     def _start_anew(self, lost: LostFile) -> None:
         log.warn("%s", str(lost))
@@ -187,7 +173,9 @@ class Worker:
     def _edit(
         self, *, claim: bool = False, give_back: list[Job] | None = None, leaving: bool = False
     ) -> None:
-        """Fold my outcomes, take in the dead, give back, claim, all in one edit; then tell the listeners."""
+        """Fold my outcomes, take in the dead, give back, claim, all in one edit; then tell the
+        listeners.
+        """
         with self._turning:
             with self._mutex:
                 outcomes = dict(self._outcomes)
@@ -222,8 +210,7 @@ class Worker:
                     job.error or "worker died",
                     job.attempts,
                 )
-            if self._options.listeners:
-                tell(self._options.listeners, event, [job])
+            log.tell(self._options.listeners, event, [job])
 
     # --- running
 
@@ -235,7 +222,9 @@ class Worker:
             job = self._next((job, ended))
 
     def _next(self, ended: "tuple[Job, Cells] | None") -> Job | None:
-        """Write the outcome of the last job and the start of the next; return it, None when none is to start."""
+        """Write the outcome of the last job and the start of the next; return it, None when none
+        is to start.
+        """
         durable = self._queue.sync == "full"
         with self._mutex:
             job = None
@@ -247,11 +236,11 @@ class Worker:
                     self._problem = problem
                     self.stop.ask()
             now = time.time()
-            lines = _end_line(*ended) if ended else b""
+            lines = end_line(*ended) if ended else b""
             if job is not None:
                 limit = self._options.attempts_of(job)
                 lines += line(
-                    _k(job),
+                    claim_number(job),
                     "start",
                     job.cells[0],
                     job.attempts + 1,
@@ -269,7 +258,7 @@ class Worker:
                         job = None
                     if ended:
                         ended[1].update(result=b"", error=b"result not stored: no space left")
-                        self._journal.append(_end_line(*ended), durable=durable)
+                        self._journal.append(end_line(*ended), durable=durable)
             if ended:
                 self._outcomes[ended[0].cells[0]] = ended
                 if ended[1]["status"] == PENDING:
@@ -287,8 +276,7 @@ class Worker:
             log.info(
                 "job %s %s starts, attempt %d, by %s", job.id, job.type, job.attempts, job.worker
             )
-        if self._options.listeners:
-            tell(self._options.listeners, "started", [job])
+        log.tell(self._options.listeners, "started", [job])
         try:
             cells = completed(job, self._run(job, self._options.timeout_of(job)))
             if log.listens():
@@ -313,14 +301,16 @@ class Worker:
                 return
             new = {column: encode(column, value) for column, value in cells.items()}
             job = self._running
-            text = line(_k(job), "record", job.cells[0], job.attempts + 1, time.time(), new)
+            text = line(
+                claim_number(job), "record", job.cells[0], job.attempts + 1, time.time(), new
+            )
             self._journal.append(text, durable=self._queue.sync == "full")
             self._recorded |= new
 
     # --- beside the running job
 
     def _watch(self) -> None:
-        """Every 0.1 s: end what runs too long, give back what one slow job holds up, read requests."""
+        """Every 0.1 s: end what runs too long; give back what one slow job holds up."""
         seen, age, last = -1, 0.0, -1.0
         while not self._over.wait(_TICK):
             self._mind_the_time()
@@ -357,12 +347,3 @@ class Worker:
 
     def _read_requests(self) -> None:
         self.stop.read_request(self._journal.path[:-4] + ".stop")
-
-
-def _k(job: Job) -> int:
-    """Return the number of the claim that a job of mine belongs to."""
-    return int(job.raw("worker").rpartition(b".")[2])
-
-
-def _end_line(job: Job, cells: "Cells") -> bytes:
-    return line(_k(job), "end", job.cells[0], job.attempts + 1, time.time(), cells)

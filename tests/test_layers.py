@@ -14,14 +14,17 @@ PACKAGE = ROOT / "dbbasic_queue"
 OURS = PACKAGE.name
 
 # The core in reading order: at the top of a module, imports go to the left only.
-CORE = "errors tsv log files lock disk after job edit queue journal claim worker".split()
-LEAVES = ("errors", "tsv", "job")  # these know nothing of ours but errors
+CORE = (
+    "errors tsv log files lock disk job after new lookup hint edit queue"
+    " journal recover run claim turn stop worker"
+).split()
+LEAVES = ("errors", "tsv")  # these know nothing of ours but errors
 DOORS = ("cli", "__main__", "metrics", "testing", "web", "contrib")
 
 # Methods that are only a door to a later room import it when they are called; exactly these.
 DEFERRED = {
-    "queue": {"journal", "worker", "archive"},
-    "worker": {"pool", "archive"},
+    "lookup": {"journal"},
+    "queue": {"recover", "run", "worker", "archive"},
 }
 
 EXPORTS = (

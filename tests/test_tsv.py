@@ -1,4 +1,4 @@
-"""Cells and rows: whatever a payload, result, error or type holds, it is one line, and comes back."""
+"""Cells and rows: what a payload, result, error or type holds is one line, and comes back."""
 
 import json
 import math
@@ -266,8 +266,8 @@ def test_a_type_is_letters_digits_and_four_signs(queue, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["", "a" * 101, "a b", "a\tb", "a\n", "\na", "a/b", "é", "１", "a\0", "\x1b[0m", None, 5, b"a", ["a"]],
-)  # fmt: skip
+    ["", "a" * 101, "a b", "a\tb", "a\n", "\na", "a/b", "é", "１", "\0", "\x1b[0m", None, 5, b"a"],
+)
 def test_p33_any_other_type_is_refused_before_a_write(queue, name):
     with pytest.raises(BadArgument, match="job_type="):
         queue.enqueue(name)
@@ -276,7 +276,9 @@ def test_p33_any_other_type_is_refused_before_a_write(queue, name):
 
 
 @pytest.mark.parametrize("argument", ["queue", "group"])
-@pytest.mark.parametrize("label", ["", "a" * 101, "a b", "a\tb", "a\nb", "a:b", "@a", "a~1", "ä", 5, b"a"])
+@pytest.mark.parametrize(
+    "label", ["", "a" * 101, "a b", "a\tb", "a\nb", "a:b", "@a", "a~1", "ä", 5, b"a"]
+)
 def test_a_label_that_could_be_something_else_is_refused(queue, argument, label):
     with pytest.raises(BadArgument, match=f"{argument}="):
         queue.enqueue("note", **{argument: label})
@@ -376,14 +378,14 @@ def test_p19_a_bad_line_is_kept_byte_for_byte_when_the_file_gets_a_column(queue,
 )
 @pytest.mark.parametrize("column", [4, 5])
 def test_a_row_that_counts_as_pending_and_is_due_runs(queue, column, number):
-    """A number is written in a way that both Python and a search for due rows know, or it is no row."""
+    """Both Python and the search for due rows can read its numbers, or it is no row."""
     queue.enqueue("other")
     with open(queue.path, "ab") as file:
         file.write(with_cell(column, number.encode()) + b"\n")
     ran = []
 
     counted = queue.counts("type").get("note", 0)
-    queue.process_jobs({"note": ran.append, "other": len})
+    queue.process_jobs({"note": ran.append, "other": str})
 
     assert len(ran) == counted
 

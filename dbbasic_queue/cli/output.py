@@ -1,0 +1,132 @@
+"""Where answers go: tables and pages for people, one JSON document for programs.
+
+Every text passes `visible` here, so that no payload, error or file name can steer a terminal.
+"""
+
+import os
+import shutil
+import sys
+from itertools import chain, islice
+
+from ..show import as_json, visible
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any
+
+PROGRAM = "dbbasic-queue"
+PIPE_WIDTH = 200  # characters of a line of a table, where there is no terminal to ask
+_MEASURED = 200  # rows that the widths of a table are taken from
+_WIDEST = 40
+_COLOURS = {
+    "processing": "33",
+    "completed": "32",
+    "failed": "31",
+    "cancelled": "2",
+    "ok": "32",
+    "note": "36",
+    "problem": "31",
+    "unknown": "33",
+}
+
+
+class Output:
+    """One command's answer.  `json`: only a JSON document goes to stdout, and no path to stderr."""
+
+    def __init__(self, *, json: bool) -> None:
+        self.json = json
+        terminal = sys.stdout is not None and sys.stdout.isatty()
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        self.colours = terminal and not plain
+        self._width = shutil.get_terminal_size().columns if terminal else PIPE_WIDTH
+
+    # --- for people
+
+    def line(self, text: str = "") -> None:
+        """Print one line."""
+        print(visible(text))
+
+    def lines(self, name: str, text: str, width: int) -> None:
+        """Print a name and its text; further lines of the text stand below the first."""
+        first, *more = text.split("\n")
+        print(f"{self._coloured(visible(name), '1')}{' ' * (width - len(name))}  {visible(first)}")
+        for one in more:
+            print(" " * width + "  " + visible(one))
+
+    def place(self, path: str) -> None:
+        """Say which queue is meant, on stderr, where it does not get into anybody's columns."""
+        if not self.json:
+            there = "" if os.path.exists(path) else " (there is no such file yet)"
+            tell(f"queue {path}{there}", name="")
+
+    def table(self, head: "Sequence[str]", rows: "Iterable[Sequence[str]]") -> int:
+        """Print rows under their head as they come, and return how many there were."""
+        every = iter(rows)
+        first = [[visible(cell) for cell in row] for row in islice(every, _MEASURED)]
+        if not first:
+            return 0
+        widths = [min(max(map(len, column)), _WIDEST) for column in zip(head, *first)]
+        print(self._coloured(self._joined(head, widths), "1"))
+        count = 0
+        for row in chain(first, ([visible(cell) for cell in row] for row in every)):
+            text = self._joined(row, widths)
+            for word in row[:2] if self.colours else ():
+                if word in _COLOURS:
+                    text = text.replace(word, self._coloured(word, _COLOURS[word]), 1)
+            print(text)
+            count += 1
+        return count
+
+    def _joined(self, row: "Sequence[str]", widths: "Sequence[int]") -> str:
+        *front, last = row
+        text = "".join(f"{cell:<{width}}  " for cell, width in zip(front, widths))
+        room = max(self._width - len(text), 10)
+        return (text + (last if len(last) <= room else last[: room - 1] + "…")).rstrip()
+
+    def _coloured(self, text: str, code: str) -> str:
+        return f"\033[{code}m{text}\033[0m" if self.colours else text
+
+    # --- for programs
+
+    def document(self, value: "Any") -> None:
+        """Print a value as one line of JSON."""
+        print(as_json(value))
+
+    def documents(self, values: "Iterable[Any]") -> int:
+        """Print an array, a line for each element as it comes; return how many there were."""
+        count = 0
+        for value in values:
+            print("[" if not count else ",", as_json(value), sep="\n" if count else "", end="")
+            count += 1
+        print("]" if count else "[]")
+        return count
+
+
+def tell(text: str, name: str = PROGRAM) -> None:
+    """Print one line on stderr."""
+    if sys.stderr is not None:
+        flush(sys.stdout)
+        print(visible(f"{name}: {text}" if name else text), file=sys.stderr, flush=True)
+
+
+def ask(question: str) -> bool:
+    """Ask on the terminal; only a plain yes is one."""
+    flush(sys.stdout)
+    print(f"{visible(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def flush(stream: "Any") -> None:
+    if stream is not None:
+        stream.flush()
+
+
+def numbered(count: int, noun: str = "job") -> str:
+    """Return a count with its noun: 1 job, 2 jobs."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def each(values: "Iterable[str]") -> "Iterator[str]":
+    """Yield each value once."""
+    yield from dict.fromkeys(values)
