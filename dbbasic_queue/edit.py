@@ -251,8 +251,7 @@ class Edit:
         if len(set(given)) < len(given):
             raise DuplicateId("the same id is given to two of these jobs")
         for id in given:
-            old = not self.last_id or id.decode() <= self.last_id or id in self._by_id
-            if old and self.get(id.decode()):
+            if self.get(id.decode()):
                 raise DuplicateId(f"{self.path}: a job with the id {id.decode()} is there already")
 
     def remove(self, job: Job) -> None:

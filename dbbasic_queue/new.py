@@ -160,7 +160,8 @@ def parse_backoff(words: "str | Backoff") -> "Backoff":
     kind, *numbers = words.split(":") if isinstance(words, str) else [""]
     jitter = kind == "exponential" and numbers[2:] == ["jitter"]
     two = numbers[:2] if jitter else numbers
-    good = kind in ("linear", "exponential") and len(two) == 2 and all(map(_is_seconds, two))
+    good = kind in ("linear", "exponential") and len(two) == 2 and _is_seconds(two[0])
+    good = good and (two[1] == "inf" or _is_seconds(two[1]))
     if not good and words != "none":
         raise BadArgument(
             f"backoff={words!r:.80} is none of none, linear:BASE:CAP, exponential:BASE:CAP[:jitter]"

@@ -148,23 +148,21 @@ class Queue:
 
     def retry(
         self,
-        id: str | None = None,
+        id: "str | Iterable[str] | None" = None,
         *,
         type: str | None = None,
         queue: str | None = None,
         copy: bool = False,
     ) -> list[str]:
-        """Make a failed or cancelled job pending again with no attempts; without `id` every failed
-        one of the filter.
+        """Make failed or cancelled jobs pending again, with no attempts; return the ids.
 
-        What was cancelled only because of it comes back too.  `copy=True` adds new jobs like them
-        instead.  Return the ids that are pending now.
+        `id` is one id or several; without it every failed job of the filter.  What was cancelled
+        only because of them comes back too.  `copy=True` adds new jobs like them instead.
         """
         with self._edit() as e:
             if id is not None:
-                found = [
-                    job for job in [e.get(id)] if job and job.status in ("failed", "cancelled")
-                ]
+                named = map(e.get, dict.fromkeys([id] if isinstance(id, str) else id))
+                found = [job for job in named if job and job.status in ("failed", "cancelled")]
             else:
                 found = list(e.scan(status="failed", type=type, queue=queue))
             if copy:

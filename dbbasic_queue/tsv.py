@@ -115,8 +115,10 @@ def row(line: bytes, header: Header) -> list[bytes] | None:
         return None
     for at in header.numbers:
         cell = cells[at]
-        if not cell.isdigit() and (cell or at < len(CONTRACT)) and not _is_number(cell):
-            return None
+        if not cell.isdigit() and (cell or at < len(CONTRACT)):
+            signed = cell.startswith(b"-") and header.columns[at] == "priority"
+            if not (cell[1:].isdigit() if signed else _has_fraction(cell)):
+                return None
     if not line.isascii():
         try:
             line.decode()
@@ -125,10 +127,9 @@ def row(line: bytes, header: Header) -> list[bytes] | None:
     return cells
 
 
-def _is_number(cell: bytes) -> bool:
-    """Whether a cell is digits, with a fraction or a minus."""
-    whole, point, fraction = cell.removeprefix(b"-").partition(b".")
-    return whole.isdigit() and (fraction.isdigit() if point else cell.startswith(b"-"))
+def _has_fraction(cell: bytes) -> bool:
+    whole, _, fraction = cell.partition(b".")
+    return whole.isdigit() and fraction.isdigit()
 
 
 def rehead(line: bytes, old: Header, new: Header) -> bytes:

@@ -18,8 +18,8 @@ die() { echo "$0: $1" >&2; exit 1; }
 [[ $type =~ ^[A-Za-z0-9_.:-]{1,100}$ ]] || die "not a job type: ${type@Q}"
 [[ $payload != *[[:cntrl:]]* ]] || die "a payload is one line without tabs: ${payload@Q}"
 
-umask o=                                    # payloads are for the group at most
 mkdir -p "$(dirname "$queue")"
+umask o=                                    # payloads are for the group at most
 exec 9>> "$queue.lock"                      # the lock is this file: never delete, never replace it
 flock -w 20 9 || die "$queue.lock did not come free"
 

@@ -17,15 +17,15 @@ use Time::HiRes qw(gettimeofday);
 my $queue = $ENV{DBBASIC_QUEUE} // "data/queue.tsv";
 my ($type, $payload) = @ARGV;
 die "usage: $0 TYPE [JSON]\n" unless defined $type;
-$payload //= "null";
+$payload = "null" unless length($payload // "");
 my $columns = join "\t", qw(id type payload status created_at run_at attempts error result);
 
 die "not a job type: $type\n" unless $type =~ /\A[A-Za-z0-9_.:-]{1,100}\z/;
 die "a payload is one line without tabs\n" if $payload =~ /[\x00-\x1f\x7f]/;
 
-umask(umask() | 07);    # payloads are for the group at most
 mkdir dirname $queue;
-$queue = realpath $queue if -e $queue;               # the lock is beside the real file
+$queue = realpath $queue if -e $queue;    # the lock is beside the real file
+umask(umask() | 07);                      # payloads are for the group at most
 sysopen(my $lock, "$queue.lock", O_RDWR | O_CREAT) or die "$queue.lock: $!\n";
 flock($lock, LOCK_EX) or die "$queue.lock: $!\n";    # held until this process ends
 

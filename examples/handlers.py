@@ -1,12 +1,17 @@
 """The handlers that worker.py runs: plain functions, from a payload to a result.
 
 Replace them by yours. A worker that was killed in mid-job runs that job again, so a handler
-must be safe to run twice: both of these are, since they end in the same state.
+must be safe to run twice: these are, since a second run ends in the same state.
 """
 
 import os
 import shutil
 import time
+
+
+def greet(payload):
+    """The job of the quickstart: what is returned becomes the job's result."""
+    return {"greeting": f"Hello, {payload['name']}!"}
 
 
 def check_disk(payload):
@@ -31,6 +36,7 @@ def generate_report(payload):
 
 
 HANDLERS = {
+    "greet": greet,
     "check_disk": check_disk,
     "generate_report": generate_report,
 }

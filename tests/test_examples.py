@@ -119,6 +119,9 @@ def test_the_lines_that_the_quickstart_recommends_work(tmp_path):
     printed, _ = run("quickstart.py", TMPDIR=str(tmp_path))
     tries = re.findall(r"^  ((?:cd|cat|grep|tail) .+)$", printed, re.MULTILINE)
     [line] = re.findall(r"^  \* \* \* \* \* (.+)$", printed, re.MULTILINE)
+    [folder] = tmp_path.glob("queue-*")
+    queue = Queue(folder / "data" / "queue.tsv")
+    added = queue.enqueue("greet", {"name": "Cleo"})
 
     shell = subprocess.run(
         ["sh", "-ec", "\n".join([*tries, line])], env=surroundings(), cwd="/",
@@ -126,10 +129,10 @@ def test_the_lines_that_the_quickstart_recommends_work(tmp_path):
     )
 
     assert shell.returncode == 0, shell.stderr
-    assert "\n1\n" in shell.stdout  # grep -c pending
+    assert "\n2\n" in shell.stdout  # grep -c pending
     assert "division by zero" in shell.stdout  # grep failed
-    [log] = tmp_path.glob("queue-*/logs/queue.log")
-    assert "Queue worker finished" in log.read_text()
+    assert "Queue worker finished" in (folder / "logs" / "queue.log").read_text()
+    assert queue.get(added).result == {"greeting": "Hello, Cleo!"}
 
 
 def test_the_worker_runs_the_handlers_beside_it_and_logs_start_and_end():
@@ -166,7 +169,7 @@ def test_the_handlers_of_the_worker_are_plain_functions(monkeypatch):
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     handlers = __import__(Path("handlers.py").stem)
 
-    assert set(handlers.HANDLERS) == {"check_disk", "generate_report"}
+    assert set(handlers.HANDLERS) == {"greet", "check_disk", "generate_report"}
     with pytest.raises(RuntimeError, match="% full"):
         handlers.check_disk({"path": "/", "limit": -1})
 
