@@ -14,7 +14,7 @@ from .after import WAITING
 from .edit import Edit, new_offset
 from .errors import QueueError
 from .files import blocks
-from .hint import NEVER_DUE, Hint
+from .hint import NEVER_DUE, Hint, stamp_of
 from .job import Job
 from .lookup import lines_with
 from .tsv import PENDING, PROCESSING, row
@@ -45,16 +45,20 @@ class Look:
         self.waiting: dict[bytes, Job] = {}
         self.processing: dict[bytes, Job] = {}
         self.ready = 0  # rows whose `after` is met, and which were left all the same
-        self.bound = NEVER_DUE  # of the pending rows that are neither due for us nor waiting
+        self.for_others = False  # rows are due that this worker does not run
+        self.bound = NEVER_DUE  # when the first of the rows is due that are neither due nor waiting
+        self.stamp: tuple[int, int, int] | None = None  # of the file when this look was kept
         self.at = 0
         self.full_at = 0
         self._pin = -1
         self._print = b""
 
     def close(self) -> None:
+        """Take this look for outdated."""
         if self._pin >= 0:
             os.close(self._pin)
             self._pin = -1
+        self.stamp = None
 
     def holds(self, edit: Edit, fd: int) -> bool:
         """Whether the file is still the one we looked at, perhaps with rows added."""
@@ -80,6 +84,7 @@ class Look:
         self.at = edit.size + shifts[-1]
         self._print = os.pread(fd, min(_PRINT, self.at), self.at - min(_PRINT, self.at))
         self._pin = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.stamp = stamp_of(os.fstat(fd))
 
     def take(self, edit: Edit, fd: int, now: float) -> None:
         """Look at what was added since; from the beginning at first."""
@@ -110,7 +115,9 @@ class Look:
                 cells = row(block[begin:end], edit.header)
                 if cells is not None and cells[3] == PENDING and cells[0] not in self.waiting:
                     job = Job(cells, edit.header, offset + begin, end - begin + 1)
-                    if job.is_due(now):
+                    if job.raw("after"):
+                        self.waiting[cells[0]] = job  # spoilt by hand: not taken for none
+                    elif job.is_due(now):
                         ticket = self.ticket(job)
                         if ticket is not None:
                             tickets.append(ticket)
@@ -143,7 +150,7 @@ class Look:
         queue = job.queue
         rank = self._wants(job.type, queue)
         if rank is None:
-            self.bound = 0  # due for somebody: the next tick looks again
+            self.for_others = True
             return None
         priority, run_at = job.priority, job.run_at
         aging = self._aging.get(queue)
@@ -179,7 +186,7 @@ class Look:
     def hint(self, fd: int, last_id: str) -> Hint:
         """Return what an idle tick needs to know of the file as it is now."""
         st = os.fstat(fd)
-        bound = 0 if self.due or self.ready else self.bound
+        bound = 0 if self.due or self.ready or self.for_others else self.bound
         return Hint(
             st.st_ino,
             st.st_size,

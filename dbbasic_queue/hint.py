@@ -137,6 +137,10 @@ def stamp(path: str) -> tuple[int, int, int] | None:
         st = os.stat(path)
     except FileNotFoundError:
         return None
+    return stamp_of(st)
+
+
+def stamp_of(st: os.stat_result) -> tuple[int, int, int]:
     return st.st_ino, st.st_size, st.st_mtime_ns
 
 
@@ -159,7 +163,7 @@ def carry(
         if job.status == "pending" and not job.after:
             hint.bound = min(hint.bound, 0 if job.run_at <= job.created_at else job.run_at)
         elif job.status == "pending":
-            hint.waiting += 1
+            hint.bound = 0  # only a full look weighs what it waits for
         elif job.status == "processing":
             hint.processing += 1
         elif hint.waiting:

@@ -200,10 +200,6 @@ class WorkerFile:
                     os.unlink(name)
                 except FileNotFoundError:
                     continue
-            try:
-                os.rmdir(os.path.dirname(self.path))
-            except OSError:
-                pass  # others live
             self.close()
 
     def close(self) -> None:

@@ -90,6 +90,14 @@ def find_dead(file: "QueueFile", mine: str = "") -> "tuple[list[Dead], set[str]]
     return dead, alive
 
 
+def remove_if_empty(file: "QueueFile") -> None:
+    """Remove the folder of the workers when nobody is left in it."""
+    try:
+        os.rmdir(os.path.join(file.side, "workers"))
+    except OSError:
+        return
+
+
 def live_workers(file: "QueueFile", timeout: float) -> "tuple[list[LiveWorker], bool]":
     """Return the workers that live, and whether some died that nobody has taken in."""
     folder = os.path.join(file.side, "workers")

@@ -12,7 +12,7 @@ from .edit import Edit
 from .job import Job
 from .journal import WorkerFile
 from .queue import Queue
-from .recover import Dead, find_dead, recover
+from .recover import Dead, find_dead, recover, remove_if_empty
 from .run import Options
 from .tsv import PENDING, PROCESSING
 
@@ -55,7 +55,7 @@ class Turns:
                 if not e.exists:
                     return [], []
                 now = time.time()
-                if not self.look.holds(e, self._file.fd):
+                if self.look.bound <= now or not self.look.holds(e, self._file.fd):
                     self.look.close()
                     self.look = self._new_look()
                 look = self.look
@@ -67,9 +67,11 @@ class Turns:
                             e.change(look.processing[job.cells[0]], status=PENDING, worker="")
                         )
                 dead, alive = find_dead(self._file, self._journal.id)
-                for job, how in recover(
-                    e, list(look.processing.values()), dead, alive, self._options.max_attempts
-                ):
+                mine = self._journal.id.encode() + b"."
+                others = [
+                    j for j in look.processing.values() if not j.raw("worker").startswith(mine)
+                ]
+                for job, how in recover(e, others, dead, alive, self._options.max_attempts):
                     self._follow(job)
                     if how != "returned":
                         events.append((how if how == "recovered" else _event(job, 0), job))
@@ -86,6 +88,7 @@ class Turns:
                     one.bury()
                 if leaving or (room and not taken and self._options.run_for is None):
                     self._journal.remove()
+                remove_if_empty(self._file)
                 return taken, events
         except BaseException:
             self.look.close()  # it followed changes that were not made

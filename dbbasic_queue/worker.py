@@ -146,14 +146,14 @@ class Worker:
         """Sleep until a turn may be worth it; False when the time of `run_for` is over."""
         if self._options.run_for is None:
             return False
-        seen, begun, look = hint.stamp(self._file.path), clock(), self._turns.look
+        begun, look = clock(), self._turns.look
         while not self.stop.asked and clock() < until:
             time.sleep(min(_TICK, max(0.0, until - clock())))
-            if look.bound <= time.time() or hint.stamp(self._file.path) != seen:
+            if look.bound <= time.time() or hint.stamp(self._file.path) != look.stamp:
                 return True
             if clock() - begun >= 1:  # somebody may have died, or a limit may be free again
                 self._read_requests()
-                if look.due or look.processing or look.bound == 0:
+                if look.due or look.processing or look.ready:
                     return True
                 hint.note_tick(self._file.real, 0)
                 begun = clock()

@@ -12,7 +12,7 @@ from ..show import as_json, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
 PROGRAM = "dbbasic-queue"
@@ -97,7 +97,7 @@ class Output:
         """Print an array, a line for each element as it comes; return how many there were."""
         count = 0
         for value in values:
-            print("[" if not count else ",", as_json(value), sep="\n" if count else "", end="")
+            print((",\n" if count else "[") + as_json(value), end="")
             count += 1
         print("]" if count else "[]")
         return count
@@ -125,8 +125,3 @@ def flush(stream: "Any") -> None:
 def numbered(count: int, noun: str = "job") -> str:
     """Return a count with its noun: 1 job, 2 jobs."""
     return f"{count} {noun}" + ("" if count == 1 else "s")
-
-
-def each(values: "Iterable[str]") -> "Iterator[str]":
-    """Yield each value once."""
-    yield from dict.fromkeys(values)

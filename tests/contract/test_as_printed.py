@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -372,19 +373,21 @@ def test_block_23_follows_and_searches_the_log(machine):
 
     with machine.start("bash", "-c", guide.block(23)) as process:
         followed = [process.stdout.readline().rstrip("\n") for _ in log]
-        end_follower(process.pid)
+        os.kill(follower(process.pid), signal.SIGTERM)  # as Ctrl-C would
         searched = process.communicate(timeout=60)[0].splitlines()
 
     assert followed == log
     assert searched == [log[1], "2"]
 
 
-def end_follower(ancestor):
-    """Stop the `tail -f` among the descendants of a process, as Ctrl-C would."""
+def follower(ancestor):
+    """The `tail -f` among the descendants of a process."""
     for child in Path(f"/proc/{ancestor}/task/{ancestor}/children").read_text().split():
         if Path(f"/proc/{child}/comm").read_text() == "tail\n":
-            os.kill(int(child), 15)
-        end_follower(child)
+            return int(child)
+        found = follower(child)
+        if found:
+            return found
 
 
 def test_block_24_finds_the_running_worker(tmp_path, start_script, shell):

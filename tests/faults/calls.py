@@ -5,7 +5,6 @@ wrapped: at the N-th call the process is killed, or the call raises, once or fro
 """
 
 import errno
-import itertools
 import json
 import os
 import selectors
@@ -31,7 +30,6 @@ class Mode(NamedTuple):
     """One way in which a call goes wrong."""
 
     name: str
-    kills: bool
     lasting: bool  # also every later call of the kind
     counts: object  # counts(name, args, room) -> whether this mode is for such a call
     strike: object  # strike(real, name, args): what happens in its place
@@ -114,18 +112,20 @@ class ShortThenFull:
 
 
 def modes():
-    return [
-        Mode("killed before", True, False, changes, die),
-        Mode("killed after", True, False, changes, finish_and_die),
-        Mode("killed in the middle of", True, False, writes, tear),
-        Mode("no space at", False, False, needs_room, no_space),
-        Mode("no space from", False, True, needs_room, no_space),
-        Mode("no space within", False, True, writes_into_new_room, ShortThenFull()),
-        Mode("I/O error at", False, False, touches_the_disk, io_error),
-        Mode("I/O error from", False, True, touches_the_disk, io_error),
-        Mode("sync error at", False, False, syncs, io_error),
-        Mode("sync error from", False, True, syncs, io_error),
+    """The ways in which a call can go wrong, by name."""
+    every = [
+        Mode("killed before", False, changes, die),
+        Mode("killed after", False, changes, finish_and_die),
+        Mode("killed in the middle of", False, writes, tear),
+        Mode("no space at", False, needs_room, no_space),
+        Mode("no space from", True, needs_room, no_space),
+        Mode("no space within", True, writes_into_new_room, ShortThenFull()),
+        Mode("I/O error at", False, touches_the_disk, io_error),
+        Mode("I/O error from", True, touches_the_disk, io_error),
+        Mode("sync error at", False, syncs, io_error),
+        Mode("sync error from", True, syncs, io_error),
     ]
+    return {mode.name: mode for mode in every}
 
 
 class Outcome(NamedTuple):
@@ -137,14 +137,14 @@ class Outcome(NamedTuple):
     text: str  # of the exception
 
 
-def attempt(action, mode, number):
-    """Run `action` in a forked child in which call `number` of the mode's kind goes wrong."""
+def attempt(action, mode="killed before", number=0):
+    """Run `action` in a forked child in which call `number` of the mode's kind goes wrong (0: none)."""
     reader, writer = os.pipe()
     pid = os.fork()
     if not pid:
         try:
             os.close(reader)
-            _act(action, mode, number, writer)
+            _act(action, modes()[mode], number, writer)
         finally:
             os._exit(70)
     os.close(writer)
@@ -159,21 +159,6 @@ def attempt(action, mode, number):
     assert killed or ended, f"{struck}: the child ended with status {status}"
     raised, text = ended or ((), "")
     return Outcome(struck, killed, tuple(raised), text)
-
-
-def each_call(action_in, mode_name):
-    """Yield (number, outcome, context) for each call, until the action has no such call left.
-
-    `action_in()` gives a fresh context and the action that is to run in the child.
-    """
-    for number in itertools.count(1):
-        mode = next(mode for mode in modes() if mode.name == mode_name)
-        context, action = action_in()
-        outcome = attempt(action, mode, number)
-        if not outcome.struck:
-            assert not outcome.raised, f"without a fault: {outcome}"
-            return
-        yield number, outcome, context
 
 
 def _act(action, mode, number, writer):

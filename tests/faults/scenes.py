@@ -4,6 +4,8 @@ A scene is made once and copied for each call.  After the fault `judge` reads th
 that shares nothing with the package; then the queue must take and run another job, by itself.
 """
 
+import itertools
+import logging
 import os
 import shutil
 import time
@@ -170,7 +172,7 @@ def a_dead_worker(folder):
         folder.known[name] = add(kind, {"name": name})
     folder.known["last"] = add("run", {"name": "last"}, max_attempts=1)
     folder.file.chmod(MODE)
-    outcome = calls.attempt(folder.tick, calls.modes()[0], 10**9)
+    outcome = calls.attempt(folder.tick)
     assert outcome.killed
     rows = folder.rows()
     states = {name: rows[folder.known[name]]["status"] for name in folder.known}
@@ -212,7 +214,7 @@ def purge(folder):
 
 
 def archive(folder):
-    folder.queue().archive(-10)
+    folder.queue().archive(0)
     folder.note("told", "archived")
 
 
@@ -263,7 +265,7 @@ def judge_archived(folder, outcome):
     queue = folder.queue()
     assert all(queue.get(id) for id in folder.known.values())
 
-    queue.archive(-10)
+    queue.archive(0)
     months = folder.file.with_name("queue.tsv.d").joinpath("archive").glob("*.tsv")
     archived = [row["id"] for month in months for row in reader.read(month)]
 
@@ -308,7 +310,7 @@ def go_on(folder, *, kills):
     usual = Counter({id: RUNS.get(row["type"], 0) for id, row in rows.items()})
     if "after" in folder.known and folder.known["bad"] not in finished:
         usual[folder.known["bad"]] += 1  # it was retried
-    extra = (effects - usual).total()
+    extra = (Counter({id: effects[id] for id in rows}) - usual).total()
     assert extra <= kills, f"{extra} extra runs"
     charged = (Counter({id: int(row["attempts"]) for id, row in rows.items()}) - effects).total()
     assert charged <= kills, f"{charged} attempts are charged for which no job ran"
@@ -347,3 +349,30 @@ SCENES = {
     "tick": (every_kind, tick, judge_tick),
     "recovery": (a_dead_worker, tick, judge_tick),
 }
+
+
+def problems_of(scene, mode, path, *, again=1):
+    """Let each call of a scene go wrong in turn, `again` times over; return (how many calls, what was wrong)."""
+    prepare, act, judge = SCENES[scene]
+    base = Folder(path / "base")
+    base.path.mkdir()
+    prepare(base)
+    problems = []
+    logging.getLogger("dbbasic_queue").setLevel(logging.CRITICAL + 1)
+    for number in itertools.count(1):
+        folder = base.copy(path / str(number))
+        for _ in range(again):
+            outcome = calls.attempt(lambda folder=folder: act(folder), mode, number)
+        if not outcome.struck:
+            assert not outcome.raised, f"without a fault: {outcome}"
+            return number - 1, problems
+        kills = again if outcome.killed else 0
+        try:
+            assert not outcome.raised or "QueueError" in outcome.raised
+            judge(folder, outcome)
+            go_on(folder, kills=kills)
+        except Exception as problem:
+            text = str(problem).partition("\n")[0][:300]
+            then = f", then {outcome.raised[0]}: {outcome.text}" if outcome.raised else ""
+            problems.append(f"{outcome.struck}{then}: {type(problem).__name__}: {text}")
+        shutil.rmtree(folder.path)

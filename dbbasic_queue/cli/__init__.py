@@ -1,0 +1,92 @@
+"""The shell's door: `dbbasic-queue COMMAND …`, `python -m dbbasic_queue`, and `dbbasic queue:…`.
+
+A command is a function (queue, what was given, where to print) -> exit status: 0 yes or done, 1 no,
+nothing or not found, 2 wrong usage or an error, with one line on stderr that says which.
+"""
+
+import os
+import sys
+
+from .. import Queue, QueueError
+from ..show import visible
+from .arguments import Usage, parser
+from .output import Output, flush, tell
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+def main(argv: "Sequence[str] | None" = None) -> int:
+    """Run one command line and return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # cron's locale has no ü, and a payload may
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = _answer(argv)
+        flush(sys.stdout)
+        return status
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:  # of stdout
+        tell(f"the answer cannot be written: {error.strerror}")
+        return 2
+
+
+def _answer(argv: "Sequence[str] | None") -> int:
+    try:
+        given = parser().parse_args(argv)
+        queue = Queue(given.file)
+        status: int = given.call(queue, given, Output(json=given.json))
+        return status
+    except SystemExit as ended:  # --help and --version; a worker that SIGTERM has stopped
+        return ended.code if isinstance(ended.code, int) else 0
+    except (Usage, QueueError) as error:
+        tell(str(error))
+        return 2
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        tell(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return 2
+    except Exception:  # a bug: 1 would read as "no"
+        import traceback
+
+        for line in traceback.format_exc().splitlines():
+            print(visible(line), file=sys.stderr)
+        return 2
+
+
+# --- what dbbasic-cli finds here
+
+
+def _command(doc: str, *words: str) -> "Callable[[list[str]], None]":
+    def command(args: "list[str]") -> None:
+        status = main([*words, *args])
+        if status:
+            raise SystemExit(status)
+
+    command.__doc__ = doc
+    return command
+
+
+COMMANDS = {
+    "queue:enqueue": _command("Add a job and print its id", "enqueue"),
+    "queue:worker": _command("Run the jobs that are due: MODULE:HANDLERS", "work"),
+    "queue:run": _command("Run one pending job in the foreground", "run"),
+    "queue:list": _command("List jobs", "list"),
+    "queue:failed": _command("List the jobs that failed", "list", "--status", "failed"),
+    "queue:show": _command("Show everything about one job", "show"),
+    "queue:stats": _command("Count jobs by status, queue and type", "stats"),
+    "queue:workers": _command("List the workers that live", "workers"),
+    "queue:retry": _command("Make failed or cancelled jobs pending again", "retry"),
+    "queue:cancel": _command("Cancel pending jobs", "cancel"),
+    "queue:purge": _command("Delete jobs for good, after asking", "purge"),
+    "queue:archive": _command("Move old finished jobs to the archive", "archive"),
+    "queue:backup": _command("Copy the queue to a file", "backup"),
+    "queue:stop": _command("Ask the live workers to stop", "stop"),
+    "queue:doctor": _command("Say what is wrong with the queue, and mend it", "doctor"),
+}

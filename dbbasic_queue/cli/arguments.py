@@ -1,0 +1,293 @@
+"""The words of the command line: every command, what it takes, and how its help reads."""
+
+import argparse
+import math
+import re
+import time
+from datetime import datetime
+
+from .. import __version__
+from . import change, look, work
+from .output import PROGRAM
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    from .. import Queue
+    from .output import Output
+
+    Command = Callable[[Queue, argparse.Namespace, Output], int]
+
+STATUSES = ("pending", "processing", "completed", "failed", "cancelled")
+STATUS_LINE = "Exit status: 0 yes or done, 1 no, nothing or not found, 2 wrong usage or an error."
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_EARLIEST = 100_000_000  # a smaller Unix time is a date without its dashes, or seconds from now
+_IMPORT = "module and name of the mapping from type to function, as in handlers:HANDLERS"
+
+
+class Usage(Exception):
+    """The words given make no command."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors that can be caught, and examples at the end of each help."""
+
+    def __init__(self, **settings: "Any") -> None:
+        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> "NoReturn":
+        raise Usage(f"{message} (see {self.prog} --help)")
+
+
+def parser() -> Parser:
+    """Return the parser of the whole command line."""
+    top = Parser(
+        prog=PROGRAM,
+        parents=[_everywhere(None, False)],
+        description="A job queue that is one TSV file.",
+        epilog=f"{PROGRAM} COMMAND --help tells more, with examples.\n\n{STATUS_LINE}",
+    )
+    top.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    shared = _everywhere(argparse.SUPPRESS, argparse.SUPPRESS)
+
+    def add(name: str, call: "Command", doc: str, examples: str, more: str = "") -> Parser:
+        one: Parser = commands.add_parser(
+            name,
+            parents=[shared],
+            help=doc,
+            description=f"{doc}\n\n{more}".strip(),
+            epilog=f"examples:\n{_indented(examples)}\n\n{STATUS_LINE}",
+        )
+        one.set_defaults(call=call)
+        return one
+
+    _add_moves(add)
+    _add_work(add)
+    _add_questions(add)
+    _add_upkeep(add)
+    return top
+
+
+def _everywhere(file: "Any", json: "Any") -> argparse.ArgumentParser:
+    """Return what may stand before and after the command."""
+    shared = argparse.ArgumentParser(add_help=False)
+    where = "the queue file (default: $DBBASIC_QUEUE, else data/queue.tsv in this folder)"
+    shared.add_argument("--file", metavar="PATH", default=file, help=where)
+    shared.add_argument("--json", action="store_true", default=json, help="print one JSON document")
+    return shared
+
+
+def _indented(examples: str) -> str:
+    return "\n".join(f"  {PROGRAM} {line.strip()}" for line in examples.strip().splitlines())
+
+
+def _add_moves(add: "Callable[..., Parser]") -> None:
+    p = add(
+        "enqueue", change.enqueue, "Add a job and print its id.",
+        """enqueue send_email '{"to": "ada@example.com"}'
+           enqueue report --run-at +2h --priority -5
+           enqueue report --run-at 2030-01-31T06:00
+           enqueue send_email - < payload.json""",
+        "When the id is printed, the job is stored.",
+    )  # fmt: skip
+    p.add_argument("type", help="which handler runs it")
+    p.add_argument("payload", nargs="?", metavar="JSON", help="its data; - reads it from stdin")
+    p.add_argument("--run-at", type=moment, metavar="TIME",
+                   help="not before: Unix seconds, ISO 8601 (local time without a zone), +30s +5m +2h +1d")  # fmt: skip
+    p.add_argument("--queue", default="default", help="the label that workers choose by")
+    p.add_argument("--priority", type=int, default=0, help="lower runs first (default 0)")
+    p.add_argument("--max-attempts", type=int, metavar="N", help="how often it is started at most")
+    p.add_argument("--timeout", type=duration, help="how long one attempt may take: 90, 90s, 5m")
+    p.add_argument("--backoff", metavar="WORDS",
+                   help="none, linear:BASE:CAP or exponential:BASE:CAP[:jitter]")  # fmt: skip
+    p.add_argument("--after", action="append", metavar="ID",
+                   help="a job that must complete first, or a condition as any:ID or ok:@GROUP")  # fmt: skip
+    p.add_argument("--group", metavar="LABEL", help="a label that jobs share")
+    p.add_argument("--id", help="an id of your own: 16 lower-case hex characters")
+
+    p = add(
+        "retry", change.retry, "Make failed or cancelled jobs pending again, and print their ids.",
+        """retry 6474847126a6107c
+           retry --type send_email --older-than 1h
+           retry --all
+           retry --copy 6474847126a6107c""",
+        "What was cancelled only because of them comes back too.",
+    )  # fmt: skip
+    p.add_argument("ids", nargs="*", metavar="ID")
+    _filters(p, "failed jobs; --status cancelled for those")
+    p.add_argument("--all", action="store_true", help="every failed job")
+    p.add_argument("--copy", action="store_true", help="add new jobs like them instead")
+
+    p = add(
+        "cancel", change.cancel, "Cancel pending jobs, and print their ids.",
+        """cancel 6474847126a6107c
+           cancel $(dbbasic-queue list --json --type report | jq -r '.[].id')""",
+        "What can now never run, since it waits for one of them, is cancelled too.",
+    )  # fmt: skip
+    p.add_argument("ids", nargs="+", metavar="ID")
+
+    p = add(
+        "purge", change.purge, "Delete jobs for good, after asking.",
+        """purge --older-than 30d
+           purge --status failed --type send_email --yes
+           purge 6474847126a6107c""",
+        "Never one that is processing, nor one that an unfinished job waits for.",
+    )  # fmt: skip
+    p.add_argument("ids", nargs="*", metavar="ID")
+    _filters(p, "finished jobs, unless --status says which")
+    p.add_argument("--all", action="store_true", help="every finished job")
+    p.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _add_work(add: "Callable[..., Parser]") -> None:
+    p = add(
+        "work", work.work, "Run the jobs that are due, and return: one tick.",
+        """work handlers:HANDLERS
+           work handlers:HANDLERS --queue high,default --run-for 55s
+           work shop.jobs:HANDLERS --forever -v""",
+        "SIGTERM and Ctrl-C end it after the current job; a second one puts that job back.",
+    )  # fmt: skip
+    p.add_argument("handlers", metavar="MODULE:HANDLERS", help=_IMPORT)
+    p.add_argument("--queue", metavar="A,B", help="only these queues, in this order of precedence")
+    p.add_argument("--max-attempts", type=int, default=3, metavar="N", help="default 3")
+    p.add_argument("--timeout", type=duration, help="for jobs that have none: 90, 90s, 5m")
+    p.add_argument("--backoff", metavar="WORDS", help="for jobs that have none")
+    long = p.add_mutually_exclusive_group()
+    long.add_argument("--run-for", type=duration, metavar="TIME", help="look for new jobs so long")
+    long.add_argument("--forever", dest="run_for", action="store_const", const=math.inf,
+                      help="look for new jobs until a signal or `stop`")  # fmt: skip
+    p.add_argument("--max-jobs", type=int, metavar="N", help="stop after so many")
+    p.add_argument("--name", help="leads this worker's id")
+    p.add_argument("--max-workers", type=int, metavar="N", help="leave when so many live already")
+    p.add_argument("--grace", type=duration, metavar="TIME",
+                   help="what the current job gets after SIGTERM (default: as long as it takes)")  # fmt: skip
+    p.add_argument("-v", "--verbose", action="store_true", help="log each job on stderr")
+
+    p = add(
+        "run", work.run, "Run one pending job here and now, in the foreground.",
+        """run 6474847126a6107c handlers:HANDLERS""",
+        "It runs in this process, on this terminal, so that breakpoint() works.  Its result or\n"
+        "its traceback is printed, and kept as with any other run.",
+    )  # fmt: skip
+    p.add_argument("id", metavar="ID")
+    p.add_argument("handlers", metavar="MODULE:HANDLERS", help=_IMPORT)
+    p.add_argument("-v", "--verbose", action="store_true", help="log on stderr")
+
+
+def _add_questions(add: "Callable[..., Parser]") -> None:
+    p = add(
+        "list", look.list_jobs, "List jobs, in the order they were added.",
+        """list --status failed
+           list --newest --limit 20
+           list --type send_email --older-than 1h --json""",
+    )  # fmt: skip
+    _filters(p, "all jobs")
+    p.add_argument("--id", nargs="+", action="extend", metavar="ID", help="these jobs")
+    p.add_argument("--newest", action="store_true", help="the last one first")
+    p.add_argument("--limit", type=int, metavar="N", help="at most so many")
+
+    p = add(
+        "show", look.show, "Show everything about one job, an archived one too.",
+        """show 6474847126a6107c
+           show 6474847126a6107c --json""",
+    )  # fmt: skip
+    p.add_argument("id", metavar="ID")
+
+    p = add(
+        "stats", look.stats, "Count jobs by status, queue and type; say what is due and who works.",
+        """stats
+           stats --queue high
+           stats --json | jq .oldest_due_age""",
+    )  # fmt: skip
+    p.add_argument("--queue", help="only this queue")
+    p.add_argument("--type", help="only this type")
+
+    add(
+        "workers", look.workers, "List the workers that live, and what they run.",
+        """workers
+           workers --json""",
+    )  # fmt: skip
+
+
+def _add_upkeep(add: "Callable[..., Parser]") -> None:
+    p = add(
+        "archive", change.archive, "Move old finished jobs to the archive beside the queue.",
+        """archive --older-than 7d""",
+        "The status is 0 also when nothing is that old.",
+    )  # fmt: skip
+    p.add_argument("--older-than", type=duration, required=True, metavar="TIME",
+                   help="finished longer ago than this: 90, 90s, 5m, 2h, 7d")  # fmt: skip
+
+    p = add(
+        "backup", change.backup, "Copy the queue, with all that workers have finished until now.",
+        """backup /mnt/backup/queue.tsv""",
+        "The lock is held meanwhile; a restored copy runs nothing a second time.",
+    )  # fmt: skip
+    p.add_argument("target", metavar="TARGET", help="the file to write; an old one is replaced")
+
+    p = add(
+        "stop", change.stop, "Ask the live workers to stop after their current jobs.",
+        """stop
+           stop mailer""",
+    )  # fmt: skip
+    p.add_argument("name", nargs="?", metavar="NAME", help="only workers with this name or id")
+
+    p = add(
+        "doctor", look.doctor, "Say what is wrong with the queue, and how to mend it.",
+        """doctor
+           doctor --mend
+           doctor --file /app/data/queue.tsv --json""",
+        "It looks at the file, its header, every line, the locks, the workers' files, the\n"
+        "permissions, the mount, what crashes left, and cron's environment.\n"
+        "The status is 1 when something is wrong, 2 when that cannot be told.",
+    )  # fmt: skip
+    p.add_argument("--mend", action="store_true",
+                   help="move bad lines out, take in dead workers, remove what crashes left")  # fmt: skip
+
+
+def _filters(p: Parser, default: str) -> None:
+    group = p.add_argument_group("filters", f"which jobs; without them {default}")
+    group.add_argument("--status", choices=STATUSES)
+    group.add_argument("--type")
+    group.add_argument("--queue")
+    group.add_argument("--worker", help="a worker's id or its name")
+    group.add_argument("--older-than", type=duration, metavar="TIME",
+                       help="finished, or else added, longer ago than this: 90s, 5m, 2h, 7d")  # fmt: skip
+
+
+# --- values
+
+
+def duration(text: str) -> float:
+    """Return the seconds of 90, 90s, 5m, 2h, 1d or 2w."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", text, re.ASCII)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r:.80} is no duration such as 90s, 5m, 2h, 7d")
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    return int(seconds) if seconds == int(seconds) else seconds
+
+
+def moment(text: str) -> float:
+    """Return the Unix time of +5m, of Unix seconds, or of an ISO 8601 time."""
+    if text.startswith("+"):
+        return time.time() + duration(text[1:])
+    if re.fullmatch(r"\d+(\.\d*)?", text, re.ASCII):
+        seconds = float(text)
+        if 0 < seconds < _EARLIEST:
+            raise argparse.ArgumentTypeError(
+                f"{text} as Unix time is {time.strftime('%Y-%m-%d', time.gmtime(seconds))}; "
+                f"write +{text}s for so many seconds from now, or a date as 2030-01-31"
+            )
+        return seconds
+    iso = text[:-1] + "+00:00" if text[-1:] in ("Z", "z") else text  # for Python 3.10
+    try:
+        at = datetime.fromisoformat(iso)
+        return at.timestamp()  # a naive one is local time
+    except (ValueError, OverflowError, OSError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r:.80} is no time: give Unix seconds, ISO 8601, or +30s +5m +2h +1d"
+        ) from None

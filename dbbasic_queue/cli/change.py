@@ -1,0 +1,210 @@
+"""The commands that change the queue: enqueue, retry, cancel, purge, archive, backup, stop."""
+
+import json
+import os
+import sys
+import time
+
+from .. import Queue
+from ..errors import BadArgument
+from .output import Output, ask, numbered, tell
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterator
+    from typing import Any
+
+    from .. import Job
+
+FILTERS = ("status", "type", "queue", "worker", "older_than")
+FINISHED = ("completed", "failed", "cancelled")
+
+
+def enqueue(queue: Queue, given: "Namespace", out: Output) -> int:
+    """Add a job and print its id."""
+    after = [one if ":" in one else f"ok:{one}" for one in given.after or ()]
+    id = queue.enqueue(
+        given.type,
+        _payload(given.payload),
+        given.run_at,
+        queue=given.queue,
+        priority=given.priority,
+        max_attempts=given.max_attempts,
+        timeout=given.timeout,
+        backoff=given.backoff,
+        after=" ".join(after) or None,
+        group=given.group,
+        id=given.id,
+    )
+    if out.json:
+        out.document({"id": id, "file": queue.path})
+    else:
+        out.line(id)
+    return 0
+
+
+def _payload(text: str | None) -> "Any":
+    if text is None:
+        return None
+    where = "the payload on stdin" if text == "-" else "the payload"
+    data = sys.stdin.buffer.read() if text == "-" else os.fsencode(text)
+    try:
+        return json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise BadArgument(f"{where} is not JSON: {reason}") from None
+
+
+def retry(queue: Queue, given: "Namespace", out: Output) -> int:
+    """Make failed or cancelled jobs pending again, and print their ids."""
+    _check_choice(given, "failed")
+    if given.ids:
+        wanted = list(dict.fromkeys(given.ids))
+    elif given.status not in (None, "failed", "cancelled"):
+        raise BadArgument(f"--status {given.status}: only failed and cancelled jobs can be retried")
+    else:
+        wanted = [job.id for job in chosen(queue, given, given.status or "failed")]
+    plain = not given.ids and not given.worker and given.older_than is None
+    if plain and given.status != "cancelled":
+        back = queue.retry(type=given.type, queue=given.queue, copy=given.copy)
+        done = set(wanted)
+    else:
+        back, done = [], set()
+        for id in wanted:
+            ids = [] if id in back and not given.copy else queue.retry(id, copy=given.copy)
+            back += ids
+            if ids or id in back:
+                done.add(id)
+    _say(out, "retried", list(dict.fromkeys(back)))
+    for id in wanted if given.ids else ():
+        if id not in done:
+            _why_not(queue, id, "only failed and cancelled jobs can be retried")
+    return 0 if back and done.issuperset(wanted) else 1
+
+
+def cancel(queue: Queue, given: "Namespace", out: Output) -> int:
+    """Cancel pending jobs, and print their ids."""
+    gone: list[str] = []
+    queue = Queue(queue.path, listeners=[lambda event, job: gone.append(job.id)])
+    left = [id for id in dict.fromkeys(given.ids) if not queue.cancel(id) and id not in gone]
+    _say(out, "cancelled", gone)
+    for id in left:
+        _why_not(queue, id, "only pending jobs can be cancelled")
+    return 1 if left else 0
+
+
+def purge(queue: Queue, given: "Namespace", out: Output) -> int:
+    """Delete jobs for good, after asking."""
+    _check_choice(given, "finished")
+    if given.ids:
+        found = [job for id in dict.fromkeys(given.ids) for job in [queue.get(id)] if job]
+        for id in given.ids:
+            if id not in {job.id for job in found}:
+                tell(f"no job has the id {id}")
+    else:
+        found = list(chosen(queue, given, *([given.status] if given.status else FINISHED)))
+    running = sum(job.status == "processing" for job in found)
+    if running:
+        tell(f"{numbered(running)} processing: such are never deleted")
+    by_status: dict[str, list[str]] = {}
+    for job in found:
+        if job.status != "processing":
+            by_status.setdefault(job.status, []).append(job.id)
+    count = sum(map(len, by_status.values()))
+    if count and not given.yes:
+        if not sys.stdin.isatty():
+            raise BadArgument(f"would delete {numbered(count)} from {queue.path}: say --yes")
+        if not ask(f"Delete {numbered(count)} from {queue.path} for good?"):
+            tell("nothing was deleted")
+            return 1
+    # what has changed its status since it was counted stays
+    gone = sum(queue.purge(status=status, ids=ids) for status, ids in by_status.items())
+    if out.json:
+        out.document({"purged": gone, "kept": count - gone, "file": queue.path})
+    else:
+        out.line(f"{numbered(gone)} deleted from {queue.path}")
+    if gone < count:
+        tell(f"{numbered(count - gone)} stayed: unfinished jobs wait for them, or they have changed")
+    return 0 if gone and gone == (len(set(given.ids)) or gone) else 1
+
+
+def archive(queue: Queue, given: "Namespace", out: Output) -> int:
+    """Move old finished jobs to the archive."""
+    moved = queue.archive(given.older_than)
+    folder = os.path.realpath(queue.path) + ".d/archive"
+    if out.json:
+        out.document({"archived": moved, "file": queue.path, "folder": folder})
+    else:
+        out.line(f"{numbered(moved)} moved from {queue.path} to {folder}")
+    return 0
+
+
+def backup(queue: Queue, given: "Namespace", out: Output) -> int:
+    """Copy the queue to a file."""
+    target = os.path.realpath(given.target)
+    if os.path.isdir(target):
+        raise BadArgument(f"{target}: is a folder; name the file to write")
+    if target.startswith(os.path.realpath(queue.path)):
+        raise BadArgument(f"{target}: is the queue itself; name another file")
+    if not os.path.exists(queue.path):
+        tell(f"{queue.path}: there is no queue to copy")
+        return 1
+    queue.backup(target)
+    if out.json:
+        out.document({"backup": target, "file": queue.path})
+    else:
+        out.line(f"{queue.path} copied to {target}")
+    return 0
+
+
+def stop(queue: Queue, given: "Namespace", out: Output) -> int:
+    """Ask the live workers to stop."""
+    asked = [worker.id for worker in queue.stop(given.name)]
+    if out.json:
+        out.document({"asked": asked, "file": queue.path})
+    for id in () if out.json else asked:
+        out.line(id)
+    if not asked:
+        tell(f"{queue.path}: no worker lives" + (f" with the name {given.name}" if given.name else ""))
+    return 0 if asked else 1
+
+
+# --- which jobs
+
+
+def chosen(queue: Queue, given: "Namespace", *statuses: str, newest: bool = False) -> "Iterator[Job]":
+    """Yield the jobs that the filters choose, of these statuses (any, when there are none)."""
+    before = time.time() - given.older_than if given.older_than is not None else None
+    status = statuses[0] if len(statuses) == 1 else None
+    jobs = queue.jobs(status, given.type, given.queue, given.worker, newest)
+    for job in jobs:
+        if statuses and job.status not in statuses:
+            continue
+        if before is None or (job.finished_at or job.created_at) < before:
+            yield job
+
+
+def filtered(given: "Namespace") -> bool:
+    """Whether any filter was given."""
+    return any(getattr(given, name) is not None for name in FILTERS)
+
+
+def _check_choice(given: "Namespace", what: str) -> None:
+    ways = sum((bool(given.ids), filtered(given), given.all))
+    if not ways:
+        raise BadArgument(f"which jobs? give ids, filters such as --type, or --all for every {what} one")
+    if ways > 1:
+        raise BadArgument("give ids, filters or --all, one of the three")
+
+
+def _say(out: Output, what: str, ids: "list[str]") -> None:
+    if out.json:
+        out.document({what: ids})
+    for id in () if out.json else ids:
+        out.line(id)
+
+
+def _why_not(queue: Queue, id: str, rule: str) -> None:
+    job = queue.get(id)
+    tell(f"job {id} is {job.status}: {rule}" if job else f"no job has the id {id}")

@@ -1,0 +1,128 @@
+"""The commands that look: list, show, stats, workers, doctor."""
+
+import time
+from itertools import islice
+
+from .. import Queue
+from ..doctor import PROBLEM, UNKNOWN, examine, mend
+from ..errors import BadArgument
+from ..show import ROW, document, page, row, span
+from ..stats import stats as figures
+from .change import chosen, filtered
+from .output import Output, tell
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Iterable, Mapping
+
+    from .. import Job
+
+
+def list_jobs(queue: Queue, given: "Namespace", out: Output) -> int:
+    """List jobs, in the order they were added."""
+    if given.id and filtered(given):
+        raise BadArgument("give --id or filters, one of the two")
+    if given.limit is not None and given.limit < 0:
+        raise BadArgument(f"--limit {given.limit}: give a number of at least 0")
+    jobs: Iterable[Job]
+    if given.id:
+        jobs = [job for id in dict.fromkeys(given.id) for job in [queue.get(id)] if job]
+    else:
+        jobs = chosen(queue, given, *([given.status] if given.status else ()), newest=given.newest)
+    jobs = islice(jobs, given.limit)
+    now = time.time()
+    out.place(queue.path)
+    if out.json:
+        count = out.documents(map(document, jobs))
+    else:
+        count = out.table(ROW, (row(job, now) for job in jobs))
+        if not count:
+            tell("no job is like that" if given.id or filtered(given) else "there are no jobs")
+    return 0 if count else 1
+
+
+def show(queue: Queue, given: "Namespace", out: Output) -> int:
+    """Show everything about one job."""
+    job = queue.get(given.id)
+    if job is None:
+        tell(f"{queue.path}: no job has the id {given.id}")
+        return 1
+    out.place(queue.path)
+    if out.json:
+        out.document(document(job))
+        return 0
+    lines = page(job, time.time())
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        out.lines(name, text, width)
+    return 0
+
+
+def stats(queue: Queue, given: "Namespace", out: Output) -> int:
+    """Count jobs by status, queue and type."""
+    found = figures(queue=given.queue, type=given.type, queue_file=queue)
+    out.place(queue.path)
+    if out.json:
+        out.document(found)
+        return 0 if found["jobs"] else 1
+    for name, count in found["statuses"].items():
+        more = ", ".join(f"{found[kind]} {kind}" for kind in ("due", "scheduled", "retrying", "waiting") if found[kind])
+        out.lines(name, f"{count:>8}" + (f"  {more}" if name == "pending" and more else ""), 10)
+    age, tick = found["oldest_due_age"], found["last_tick_age"]
+    out.line()
+    out.lines("oldest due", "nothing is due" if age is None else f"for {span(age)}", 10)
+    out.lines("last tick", "none yet" if tick is None else f"{span(tick)} ago", 10)
+    out.lines("workers", "cannot be told" if found["workers"] is None else str(found["workers"]), 10)
+    for name in ("queues", "types"):
+        if found[name]:
+            out.line()
+            out.table((name[:-1].upper(), *map(str.upper, found["statuses"])), _counted(found[name]))
+    return 0 if found["jobs"] else 1
+
+
+def _counted(table: "Mapping[str, Mapping[str, int]]") -> "Iterable[list[str]]":
+    return ([name, *map(str, counts.values())] for name, counts in table.items())
+
+
+def workers(queue: Queue, given: "Namespace", out: Output) -> int:
+    """List the workers that live, and what they run."""
+    live = queue.workers()
+    now = time.time()
+    out.place(queue.path)
+    if out.json:
+        names = ("id", "name", "pid", "queues", "types", "started_at", "jobs")
+        out.document([{name: getattr(worker, name) for name in names} for worker in live])
+        return 0 if live else 1
+    rows = []
+    for worker in live:
+        runs = ", ".join(f"{id} for {span(now - since)}" for id, since in worker.jobs.items())
+        queues = ",".join(worker.queues) or "all"
+        rows.append([worker.id, str(worker.pid), span(now - worker.started_at), queues, runs or "nothing"])
+    if not out.table(("ID", "PID", "LIVES", "QUEUES", "RUNS"), rows):
+        tell("no worker lives")
+    return 0 if live else 1
+
+
+def doctor(queue: Queue, given: "Namespace", out: Output) -> int:
+    """Say what is wrong with the queue, and mend it."""
+    done = mend(queue) if given.mend else []
+    findings = examine(queue)
+    bad = any(finding.level == PROBLEM for finding in findings)
+    unsure = any(finding.level == UNKNOWN for finding in findings)
+    if out.json:
+        out.document({
+            "file": queue.path,
+            "healthy": None if unsure and not bad else not bad,
+            "mended": done,
+            "findings": [finding.as_dict() for finding in findings],
+        })  # fmt: skip
+    else:
+        out.line(f"queue {queue.path}")
+        for text in done:
+            out.lines("mended", text, 10)
+        for finding in findings:
+            remedy = f"\n→ {finding.remedy}" if finding.remedy else ""
+            out.lines(finding.level, finding.text + remedy, 10)
+        out.line("something is wrong" if bad else "cannot tell" if unsure else "healthy")
+    return 1 if bad else 2 if unsure else 0

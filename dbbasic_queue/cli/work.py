@@ -1,0 +1,144 @@
+"""The commands that run jobs: work (one tick, or for as long as you say) and run (one job, here)."""
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import time
+
+from .. import Queue
+from ..errors import BadArgument
+from ..show import as_json, document, visible
+from .output import Output, tell
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable, Mapping
+    from types import FrameType
+    from typing import Any
+
+    from .. import Job
+
+    Handlers = Mapping[str, Callable[[Any], Any]]
+
+
+class _Lines(logging.Formatter):
+    """Log lines without a control character; further lines of a message are set in."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n    ".join(map(visible, super().format(record).split("\n")))
+
+
+def _log_to_stderr(level: int) -> None:
+    if logging.getLogger().handlers:
+        return  # the handlers' module has its own ideas
+    to_stderr = logging.StreamHandler()
+    to_stderr.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=level, handlers=[to_stderr])
+
+
+def load(words: str) -> "Handlers":
+    """Return what MODULE:NAME means; the working folder is looked into first."""
+    module, colon, name = words.partition(":")
+    if not colon or not module or not name:
+        raise BadArgument(f"{words!r:.80} is not MODULE:HANDLERS, as in handlers:HANDLERS")
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        found: Any = importlib.import_module(module)
+    except Exception as error:
+        if not (isinstance(error, ModuleNotFoundError) and module.startswith(error.name or ".")):
+            logging.getLogger("dbbasic_queue").error("importing %s", module, exc_info=error)
+        raise BadArgument(f"cannot import {module}: {type(error).__name__}: {error}") from error
+    try:
+        for part in name.split("."):
+            found = getattr(found, part)
+    except AttributeError:
+        raise BadArgument(f"the module {module} has no {name}") from None
+    if not hasattr(found, "keys") or not hasattr(found, "__getitem__"):
+        raise BadArgument(f"{words} is no mapping from type to function, but {type(found).__name__}")
+    handlers: Handlers = found
+    return handlers
+
+
+def _leave(number: int, frame: "FrameType | None") -> None:
+    raise SystemExit(0)
+
+
+def work(queue: Queue, given: "Namespace", out: Output) -> int:
+    """Run the jobs that are due, and return."""
+    _log_to_stderr(logging.INFO if given.verbose else logging.WARNING)
+    before = signal.signal(signal.SIGTERM, _leave)  # the worker calls it when it has stopped
+    try:
+        handlers = load(given.handlers)
+        logging.getLogger("dbbasic_queue").info("queue %s", queue.path)
+        done: list[str] = []
+        queue.process_jobs(
+            handlers,
+            given.max_attempts,
+            queues=given.queue.split(",") if given.queue else None,
+            run_for=given.run_for,
+            max_jobs=given.max_jobs,
+            name=given.name,
+            timeout=given.timeout,
+            backoff=given.backoff,
+            max_workers=given.max_workers,
+            grace=given.grace,
+            listeners=[lambda event, job: done.append(event)] if out.json else (),
+        )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if out.json:
+        out.document({event: done.count(event) for event in dict.fromkeys(done)})
+    return 0
+
+
+def run(queue: Queue, given: "Namespace", out: Output) -> int:
+    """Run one pending job here and now."""
+    _log_to_stderr(logging.INFO if given.verbose else logging.ERROR)  # errors: the traceback
+    handlers = load(given.handlers)
+    job = queue.get(given.id)
+    problem = _why_not(queue, job, given.id, handlers)
+    if problem or job is None:
+        tell(problem)
+        return 1
+    ended: list[Job] = []
+    with queue.edit() as e:
+        row = e.get(job.id)
+        if row and row.status == "pending" and not row.is_due(time.time()):
+            e.change(row, run_at=int(time.time()))
+    queue.process_jobs(
+        handlers,
+        queues=[job.queue],
+        max_jobs=1,
+        max_workers=1 << 20,
+        admit=[lambda one, count: None if one.id == given.id else False],
+        listeners=[lambda event, one: ended.append(one) if one.id == given.id else None],
+    )
+    now = queue.get(given.id) or job
+    if not ended:
+        waits = f"it waits: after {now.after}" if now.after else f"it is {now.status}"
+        tell(f"job {given.id} was not run here: {waits}")
+        return 1
+    if out.json:
+        out.document(document(now))
+    elif now.status == "completed":
+        out.line(as_json(now.result))
+    if now.status != "completed":
+        tell(f"job {given.id} is {now.status} after attempt {now.attempts}: {now.error}")
+    return 0 if now.status == "completed" else 1
+
+
+def _why_not(queue: Queue, job: "Job | None", id: str, handlers: "Handlers") -> str:
+    """Return why a job cannot be run, "" when it can."""
+    if job is None:
+        return f"{queue.path}: no job has the id {id}"
+    if job.finished:
+        again = "" if job.status == "completed" else f"; `retry {id}` makes it pending again"
+        return f"job {id} is {job.status} already{again}"
+    if job.status == "processing":
+        return f"job {id} is running, by worker {job.worker}"
+    return "" if job.type in handlers else f"no handler for type {job.type}, which job {id} has"
