@@ -142,6 +142,8 @@ def _add_to(file: QueueFile, month: str, jobs: list[Job]) -> None:
 
 def backup(edit: Edit, file: QueueFile, path: str) -> None:
     """Write the queue, with what workers have finished, to `path` by rename."""
+    if not os.path.isdir(os.path.dirname(path)):
+        raise BadArgument(f"{path}: there is no such folder")
     if os.path.isdir(path) or os.path.realpath(path) == file.real:
         raise BadArgument(f"{path}: a backup goes into a file of its own")
     temporary = f"{path}.{os.getpid()}.tmp"

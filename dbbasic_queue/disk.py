@@ -182,11 +182,13 @@ class QueueFile:
         Mode, owner, group and attributes stay.  Changed, with nothing done, when the file is not as
         it was seen.
         """
+        folder = os.path.dirname(self.real)
         if seen.st_nlink > 1:
+            self._sweep(folder)  # of a first use that was killed, perhaps
+        if os.fstat(self.fd).st_nlink > 1:
             raise QueueError(
                 f"{self.path}: has another hard link, which a rename would cut off; remove it first"
             )
-        folder = os.path.dirname(self.real)
         temporary, fd = self._temporary(self.real), -1
         try:
             self._sweep(folder)
@@ -304,11 +306,19 @@ class QueueFile:
         return path
 
     def put(self, name: str, data: bytes) -> None:
-        """Replace a small file by rename, unsynced: for what may be lost."""
-        temporary = f"{name}.{os.getpid()}.tmp"
-        fd = make(temporary, os.O_WRONLY | os.O_TRUNC, self.real)
+        """Replace a small file in the side folder by rename, unsynced: for what may be lost."""
+        path = os.path.join(self.make_side(), name)
+        fd = make(path + ".tmp", os.O_WRONLY | os.O_TRUNC, self.real)
         try:
             write_all(fd, data)
         finally:
             os.close(fd)
-        os.rename(temporary, name)
+        os.rename(path + ".tmp", path)
+
+    def note(self, path: str, text: str) -> None:
+        """Write a small file that is made once, without the lock: a request, a reason."""
+        fd = make(path, os.O_WRONLY | os.O_TRUNC, self.real)
+        try:
+            write_all(fd, text.encode())
+        finally:
+            os.close(fd)

@@ -6,12 +6,13 @@ is seen by what it asks afterwards.  When it ends jobs, it also ends those that 
 down the whole graph.
 """
 
+import os
 from bisect import bisect_left
 from itertools import accumulate
 
 from . import after, hint
 from .disk import QueueFile
-from .errors import DuplicateId
+from .errors import DuplicateId, UnknownJob
 from .files import blocks
 from .job import Job, encode, is_ahead, new_ids
 from .lookup import archived, find_row, lines_with
@@ -112,12 +113,10 @@ class Edit:
     def find(self, column: str, value: "Any") -> "Iterator[Job]":
         """Yield each job whose column has this value."""
         cell = encode(column, value)
-        if column == "queue" and cell == b"default":
-            cell = b""
-        at = self.header.index.get(column) if self.exists else None
         for job in self.rows((cell,) if cell else ()):
-            here = job.header.index.get(column) if job.header is not self.header else at
-            if (job.cells[here] if here is not None else b"") == cell:
+            if job.raw(column) == cell or (
+                column == "queue" and not cell and job.queue == "default"
+            ):
                 yield job
 
     def scan(
@@ -127,7 +126,8 @@ class Edit:
         for job in self.rows(
             (b"\t%b\t" % (status or type or "").encode(),) if status or type else ()
         ):
-            if _is(job, status, type, queue):
+            same = status in (None, job.status) and type in (None, job.type)
+            if same and queue in (None, job.queue):
                 yield job
 
     def rows(self, needles: "Iterable[bytes]" = (), start: int = 0) -> "Iterator[Job]":
@@ -158,17 +158,6 @@ class Edit:
         job = archived(self._file, id)
         return job.status if job else None
 
-    def count(
-        self,
-        status: str | None = None,
-        type: str | None = None,
-        queue: str | None = None,
-        group: str | None = None,
-    ) -> int:
-        """Count jobs with these values, as they stand in this edit."""
-        rows = self.find("group", group) if group else self.scan(status, type, queue)
-        return sum(_is(job, status, type, queue) for job in rows)
-
     def count_group(self, group: str) -> "after.GroupCount":
         """Count the members of a group: the rows with this label whose own `after` does not name
         it.
@@ -187,11 +176,26 @@ class Edit:
     # --- changing
 
     def change(self, job: Job, **cells: "Any") -> Job:
-        """Give cells of a job new values, and return the job as it now is."""
-        return self.set(job, {column: encode(column, value) for column, value in cells.items()})
+        """Give cells of a job new values, and return the job as it now is.
+
+        Any `Job` names its row by its id; UnknownJob when the file has none (any more).
+        """
+        new = {column: encode(column, value) for column, value in cells.items()}
+        return self.set(self._present(job), new)
+
+    def _present(self, job: Job) -> Job:
+        """Return a job as it now stands in this edit, whenever it was read."""
+        id = job.cells[0]
+        read_here = id not in self._by_id and job.at >= 0 and job.header is self.header
+        if read_here and os.pread(self._file.fd, job.size, job.at) == job.line(self.header):
+            return job
+        now = self.get(job.id)
+        if now is None:
+            raise UnknownJob(f"{self.path}: no row has the id {job.id}")
+        return now
 
     def set(self, job: Job, cells: "Mapping[str, bytes]") -> Job:
-        """Give a job new cells, as they stand in the file."""
+        """Give a job that was read in this edit new cells, as they are to stand in the file."""
         index = job.header.index
         new = job.copy()
         for column, cell in cells.items():
@@ -256,11 +260,12 @@ class Edit:
 
     def remove(self, job: Job) -> None:
         """Delete a job's row."""
+        job = self._present(job)
         self._by_id[job.cells[0]] = None
         self._counts.clear()
         self.ended = True
         if job.at < 0:
-            self.added = [other for other in self.added if other is not job]
+            self.added = [other for other in self.added if other.cells[0] != job.cells[0]]
         else:
             self._changed[job.at] = None
             self._sizes[job.at] = job.size
@@ -334,14 +339,6 @@ class Edit:
             if job is not None:
                 job.size = len(self._lines[at])
         return starts, [0, *accumulate(len(self._lines[at]) - self._sizes[at] for at in starts)]
-
-
-def _is(job: Job, status: str | None, type: str | None, queue: str | None) -> bool:
-    return (
-        (status is None or job.status == status)
-        and (type is None or job.type == type)
-        and (queue is None or job.queue == queue)
-    )
 
 
 def new_offset(at: int, starts: list[int], shifts: list[int]) -> int:

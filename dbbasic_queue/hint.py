@@ -176,8 +176,7 @@ def carry(
 def write(file: "QueueFile", hint: Hint) -> None:
     """Store the hint, when the folder lets us; nothing depends on it."""
     try:
-        file.make_side()
-        file.put(os.path.join(file.side, "hint"), hint.line())
+        file.put("hint", hint.line())
     except OSError:
         forget(file)
 

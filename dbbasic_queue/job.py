@@ -244,7 +244,7 @@ def encode(column: str, value: "Any") -> bytes:
         return value
     if column in _JSON:
         return dump(value, column)
-    if value is None:
+    if value is None or (column == "queue" and value == "default"):
         return b""
     if isinstance(value, float) and column in _WHOLE:
         value = math.ceil(value)

@@ -291,7 +291,7 @@ class Queue:
         """
         asked = [one for one in self.workers() if name in (None, one.name, one.id)]
         for one in asked:
-            self.file.put(os.path.join(self.file.side, "workers", one.id + ".stop"), b"stop\n")
+            self.file.note(os.path.join(self.file.side, "workers", one.id + ".stop"), "stop\n")
         return asked
 
     def backup(self, path: "str | os.PathLike[str]") -> None:

@@ -83,7 +83,9 @@ def clock(at: float) -> str:
 def when(job: "Job", now: float) -> str:
     """Return in a few words where in its life a job is."""
     if job.status == "pending":
-        return f"due {span(now - job.run_at)}" if job.is_due(now) else f"in {span(job.run_at - now)}"
+        return (
+            f"due {span(now - job.run_at)}" if job.is_due(now) else f"in {span(job.run_at - now)}"
+        )
     if job.status == "processing":
         return f"for {span(now - job.started_at)}" if job.started_at else "claimed"
     return f"{span(now - (job.finished_at or job.created_at))} ago"

@@ -196,10 +196,19 @@ class Turns:
                 job.id,
             )
             return None
+
+        def count(
+            status: str | None = None,
+            type: str | None = None,
+            queue: str | None = None,
+            group: str | None = None,
+        ) -> int:
+            return sum(group in (None, job.group) for job in e.scan(status, type, queue))
+
         limited = False
         for ask in self._options.admit:
             try:
-                verdict = ask(job, e.count)
+                verdict = ask(job, count)
             except Exception as problem:  # the user's function
                 log.warn("admit raised %s for job %s; it is left", repr(problem), job.id)
                 return None

@@ -341,7 +341,7 @@ class Worker:
         self._run.interrupt_when_due()
         if clock() >= self._run.cut_at:
             text = f"{self._run.timed_out()}, and did not end within {CUT_OFF} s"
-            self._file.put(self._journal.path[:-4] + ".why", text.encode())
+            self._file.note(self._journal.path[:-4] + ".why", text)
             log.error("%s: %s; this process ends", self._queue.path, text)
             os._exit(75)
 

@@ -1,0 +1,26 @@
+"""One thing that was found."""
+
+from ..tsv import visible
+
+OK, NOTE, PROBLEM, UNKNOWN = "ok", "note", "problem", "unknown"
+
+
+class Finding:
+    """`about` is a word for the place; `line` is the number of a line of the file, else None."""
+
+    __slots__ = ("about", "level", "line", "remedy", "text")
+
+    def __init__(
+        self, level: str, about: str, text: str, remedy: str = "", line: int | None = None
+    ) -> None:
+        self.level = level
+        self.about = about
+        self.text = visible(text)
+        self.remedy = visible(remedy)
+        self.line = line
+
+    def __repr__(self) -> str:
+        return f"<Finding {self.level} {self.about}: {self.text}>"
+
+    def as_dict(self) -> "dict[str, str | int | None]":
+        return {name: getattr(self, name) for name in ("level", "about", "line", "text", "remedy")}
