@@ -10,12 +10,12 @@ from .after import WAITING, parse
 from .disk import QueueFile
 from .edit import Edit
 from .errors import BadArgument, NotStored, in_seconds
-from .files import blocks, read_header, sync, sync_folder, write_all
+from .files import blocks, last_line, read_header, sync, sync_folder, write_all
 from .job import Job
 from .journal import all_lines, overlay, worker_of
 from .lock import make
 from .lookup import month_of
-from .tsv import COLUMNS, HEADER, STATUSES
+from .tsv import HEADER, STATUSES, Header, rehead
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def purge(
     with edit as e:
         keep = _named(e)
         rows = (
-            [job for id in ids if (job := e.get(id))]
+            [job for id in dict.fromkeys(ids) if (job := e.get(id))]
             if ids is not None
             else e.scan(status, type, queue)
         )
@@ -111,33 +111,55 @@ def _month(job: Job) -> str:
 
 
 def _add_to(file: QueueFile, month: str, jobs: list[Job]) -> None:
-    folder = file.make_side("archive")
-    path = os.path.join(folder, month + ".tsv")
-    fd = make(path, os.O_RDWR | os.O_APPEND, file.real)
-    size = os.fstat(fd).st_size
+    path = os.path.join(file.side, "archive", month + ".tsv")
     try:
-        header = read_header(fd, path) if size else None
-        columns = {name for job in jobs for name in job.header.columns if name not in COLUMNS}
-        if header is None:
-            header = HEADER.with_columns(columns)
-            os.ftruncate(fd, 0)
-            write_all(fd, header.line + b"\n")
-        there = set()
-        moving = {job.cells[0] for job in jobs}
-        for _, block in blocks(fd, 0):
-            there.update(
-                moving.intersection(line.split(b"\t", 1)[0] for line in block.split(b"\n"))
-            )
-        if size and os.pread(fd, 1, os.fstat(fd).st_size - 1) != b"\n":
-            write_all(fd, b"\n")
-        write_all(fd, b"".join(job.line(header) for job in jobs if job.cells[0] not in there))
-        sync(fd)
+        folder = file.make_side("archive")
+        fd = make(path, os.O_RDWR | os.O_APPEND, file.real)
+        try:
+            used = {name for job in jobs for name in job.columns_in_use()}
+            old = read_header(fd, path)
+            header = (old or HEADER).with_columns(used)
+            if old is not header:
+                os.close(fd)
+                fd = _widened(file, path, old, header)
+            _append(fd, header, jobs)
+        finally:
+            os.close(fd)
         sync_folder(folder)
     except OSError as error:
-        os.ftruncate(fd, size)
         raise NotStored(f"{path}: not archived: {error.strerror}") from error
-    finally:
-        os.close(fd)
+
+
+def _widened(file: QueueFile, path: str, old: Header | None, header: Header) -> int:
+    """Give an archive another header by a neighbour and a rename; return it, open."""
+    fd = make(path + ".tmp", os.O_RDWR | os.O_APPEND | os.O_TRUNC, file.real)
+    with open(path, "rb") as before:
+        before.readline()
+        write_all(fd, header.line + b"\n")
+        for line in before:
+            write_all(fd, rehead(line[:-1], old or header, header) + b"\n")
+    sync(fd)
+    os.rename(path + ".tmp", path)
+    return fd
+
+
+def _append(fd: int, header: Header, jobs: list[Job]) -> None:
+    """Add rows that are not there yet; what a crash left unfinished is cut off first."""
+    size = os.fstat(fd).st_size
+    torn = last_line(fd, size)
+    if not torn.endswith(b"\n"):
+        size -= len(torn)
+        os.ftruncate(fd, size)
+    moving = {job.cells[0] for job in jobs}
+    there: set[bytes] = set()
+    for _, block in blocks(fd, 0):
+        there.update(moving.intersection(line.split(b"\t", 1)[0] for line in block.split(b"\n")))
+    try:
+        write_all(fd, b"".join(job.line(header) for job in jobs if job.cells[0] not in there))
+        sync(fd)
+    except OSError:
+        os.ftruncate(fd, size)
+        raise
 
 
 def backup(edit: Edit, file: QueueFile, path: str) -> None:

@@ -159,10 +159,17 @@ class QueueFile:
                 self._settle_rename()
                 sync(self.fd)
         except BaseException as error:
-            os.ftruncate(self.fd, size)  # the lock is ours: nobody has added since
+            self._cut_back(size)
             if isinstance(error, OSError):
                 raise NotStored(f"{self.path}: not known to be stored: {error.strerror}") from error
             raise
+
+    def _cut_back(self, size: int) -> None:
+        """Undo an append; the lock is ours, so nobody has added since."""
+        try:
+            os.ftruncate(self.fd, size)
+        except OSError as error:
+            raise NotStored(f"{self.path}: perhaps stored: {error.strerror}, twice") from error
 
     def _settle_rename(self) -> None:
         """Sync the folder if whoever renamed last died before he did: a power cut would bring the
@@ -308,17 +315,16 @@ class QueueFile:
     def put(self, name: str, data: bytes) -> None:
         """Replace a small file in the side folder by rename, unsynced: for what may be lost."""
         path = os.path.join(self.make_side(), name)
-        fd = make(path + ".tmp", os.O_WRONLY | os.O_TRUNC, self.real)
-        try:
-            write_all(fd, data)
-        finally:
-            os.close(fd)
+        self.note(path + ".tmp", data)
         os.rename(path + ".tmp", path)
 
-    def note(self, path: str, text: str) -> None:
+    def note(self, path: str, data: bytes) -> None:
         """Write a small file that is made once, without the lock: a request, a reason."""
         fd = make(path, os.O_WRONLY | os.O_TRUNC, self.real)
         try:
-            write_all(fd, text.encode())
+            write_all(fd, data)
+        except OSError:
+            os.unlink(path)
+            raise
         finally:
             os.close(fd)

@@ -12,7 +12,7 @@ from itertools import accumulate
 
 from . import after, hint
 from .disk import QueueFile
-from .errors import DuplicateId, UnknownJob
+from .errors import DuplicateId, QueueError, UnknownJob
 from .files import blocks
 from .job import Job, encode, is_ahead, new_ids
 from .lookup import archived, find_row, lines_with
@@ -60,23 +60,25 @@ class Edit:
         self.cancelled: list[Job] = []
 
     def __enter__(self) -> "Edit":
-        self.exists = self._file.lock(self._timeout, create=self._create)
-        if self.exists:
-            try:
-                self.header = self._file.header
-                self.seen, last = self._file.end()
-                self.size = self.seen.st_size
-                self.start = len(self.header.line) + 1
-                id = (
-                    last.split(b"\t", 1)[0].decode(errors="replace")
-                    if self.size > self.start
-                    else ""
-                )
-                self.last_id = id if after.is_id(id) and not is_ahead(id) else ""
-            except BaseException:
-                self._file.unlock()
-                raise
+        try:
+            self.exists = self._file.lock(self._timeout, create=self._create)
+            if self.exists:
+                self._begin()
+        except OSError as error:
+            raise QueueError(f"{self.path}: cannot be read: {error.strerror}") from error
         return self
+
+    def _begin(self) -> None:
+        try:
+            self.header = self._file.header
+            self.seen, last = self._file.end()
+            self.size = self.seen.st_size
+            self.start = len(self.header.line) + 1
+            id = last.split(b"\t", 1)[0].decode(errors="replace") if self.size > self.start else ""
+            self.last_id = id if after.is_id(id) and not is_ahead(id) else ""
+        except BaseException:
+            self._file.unlock()
+            raise
 
     def __exit__(
         self,
@@ -84,14 +86,17 @@ class Edit:
         error: BaseException | None,
         trace: "TracebackType | None",
     ) -> None:
-        if self.exists:
-            try:
-                if kind is None and not self._committed:
-                    self.commit()
-                    if self._changed:
-                        hint.carry(self._file, self.seen, self._changed.items())
-            finally:
-                self._file.unlock()
+        if not self.exists:
+            return
+        try:
+            if kind is None and not self._committed:
+                self.commit()
+                if self._changed:
+                    hint.carry(self._file, self.seen, self._changed.items())
+        except OSError as problem:
+            raise QueueError(f"{self.path}: not changed: {problem.strerror}") from problem
+        finally:
+            self._file.unlock()
 
     # --- asking
 
@@ -159,9 +164,7 @@ class Edit:
         return job.status if job else None
 
     def count_group(self, group: str) -> "after.GroupCount":
-        """Count the members of a group: the rows with this label whose own `after` does not name
-        it.
-        """
+        """Count a group's members: the rows with its label whose own `after` does not name it."""
         found = self._counts.get(group)
         if found is None:
             every = ok = notok = 0

@@ -193,24 +193,26 @@ def forget(file: "QueueFile") -> None:
 
 def note_tick(real: str, jobs: int) -> None:
     """Write this minute's line of `tick`: 32 bytes, the Unix time and how many jobs were run."""
-    now = int(time.time())
-    at = now // 60 % 1440 * 32
     try:
-        fd = os.open(real + ".d/tick", os.O_RDWR | os.O_CLOEXEC)
+        _note_tick(real + ".d/tick", real, int(time.time()), jobs)
+    except (OSError, ValueError):
+        return  # nothing depends on it
+
+
+def _note_tick(path: str, real: str, now: int, jobs: int) -> None:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        if not os.path.isdir(real + ".d"):
+        if not os.path.isdir(os.path.dirname(path)):
             return
         from .lock import make
 
-        fd = make(real + ".d/tick", os.O_RDWR, real)
-    except OSError:
-        return
+        fd = make(path, os.O_RDWR, real)
     try:
+        at = now // 60 % 1440 * 32
         before = os.pread(fd, 32, at).split()
-        if len(before) == 2 and before[0].isdigit() and int(before[0]) // 60 == now // 60:
+        if len(before) == 2 and int(before[0]) // 60 == now // 60:
             jobs += int(before[1])
         os.pwrite(fd, b"%-15d%16d\n" % (now, jobs), at)
-    except (OSError, ValueError):
-        return
     finally:
         os.close(fd)

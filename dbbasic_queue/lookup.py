@@ -128,21 +128,30 @@ def archived(file: "QueueFile", id: str) -> Job | None:
 
 
 def get(file: "QueueFile", id: str) -> Job | None:
-    """Return a job as it is now: its row, or what its worker has written since; else from the
-    archive.
-    """
+    """Return a job as it is now: its row, what its worker has written since, or the archive's."""
     while True:
         job = _read(file, id)
         if job is None or job.cells[3] != PROCESSING:
             return job or archived(file, id)
-        from . import journal
-
-        worker, k = journal.worker_of(job)
-        lines = journal.read(os.path.join(file.side, "workers", worker + ".tsv")) if worker else []
-        seen, ended = journal.overlay(job, lines, k)
+        seen, ended = _seen(file, job)
         again = None if ended else _read(file, id)
         if ended or (again is not None and again.cells == job.cells):
             return seen
+
+
+def as_ended(file: "QueueFile", job: Job) -> Job:
+    """Return a job as its worker says it has ended; a row of which none says so as it is."""
+    seen, ended = _seen(file, job) if job.cells[3] == PROCESSING else (job, False)
+    return seen if ended else job
+
+
+def _seen(file: "QueueFile", job: Job) -> tuple[Job, bool]:
+    """Return a processing row as its worker's file has it, and whether the job has ended there."""
+    from . import journal
+
+    worker, k = journal.worker_of(job)
+    lines = journal.read(os.path.join(file.side, "workers", worker + ".tsv")) if worker else []
+    return journal.overlay(job, lines, k)
 
 
 def _read(file: "QueueFile", id: str) -> Job | None:

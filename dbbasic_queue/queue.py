@@ -15,7 +15,7 @@ from .errors import BadArgument, UnknownJob
 from .job import Job, new_id
 from .log import tell
 from .new import new_job
-from .tsv import STATUSES
+from .tsv import COLUMNS, STATUSES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     Layer = Callable[[Job, Callable[[Job], Any]], Any]
     Admit = Callable[[Job, Callable[..., int]], bool | None]
 
+COUNTABLE = {"finished", *COLUMNS} - {"payload", "result"}
 _queues: "dict[tuple[str, str, str], Queue]" = {}
 
 
@@ -161,8 +162,9 @@ class Queue:
         """
         with self._edit() as e:
             if id is not None:
-                named = map(e.get, dict.fromkeys([id] if isinstance(id, str) else id))
-                found = [job for job in named if job and job.status in ("failed", "cancelled")]
+                ids = dict.fromkeys([id] if isinstance(id, str) else id)
+                rows = [lookup.as_ended(self.file, job) for job in map(e.get, ids) if job]
+                found = [job for job in rows if job.status in ("failed", "cancelled")]
             else:
                 found = list(e.scan(status="failed", type=type, queue=queue))
             if copy:
@@ -251,9 +253,8 @@ class Queue:
         -> {(…, …): 3}.
         """
         columns = columns or ("status",)
-        unknown = [name for name in columns if not hasattr(Job, name)]
-        if unknown:
-            raise BadArgument(f"counts({unknown[0]!r}): no such column")
+        if unknown := set(columns) - COUNTABLE:
+            raise BadArgument(f"counts({unknown.pop()!r}): none of {', '.join(sorted(COUNTABLE))}")
         found: dict[Any, int] = {}
         for job in lookup.jobs(self.file):
             values = tuple(getattr(job, name) for name in columns)
@@ -291,7 +292,7 @@ class Queue:
         """
         asked = [one for one in self.workers() if name in (None, one.name, one.id)]
         for one in asked:
-            self.file.note(os.path.join(self.file.side, "workers", one.id + ".stop"), "stop\n")
+            self.file.note(os.path.join(self.file.side, "workers", one.id + ".stop"), b"stop\n")
         return asked
 
     def backup(self, path: "str | os.PathLike[str]") -> None:

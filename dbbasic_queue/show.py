@@ -5,6 +5,7 @@ Texts that leave this module hold no control character, whatever a payload or an
 
 import json
 import time
+from itertools import pairwise
 
 from .tsv import COLUMNS
 from .tsv import visible as visible
@@ -65,7 +66,7 @@ def json_cell(job: "Job", column: str) -> "tuple[Any, str | None]":
 def span(seconds: float) -> str:
     """Return a duration in one unit, or two while the first is a small number: 45s, 2h 5m, 40d."""
     left = max(0, int(seconds))
-    for (unit, size), (small, smaller) in zip(_UNITS, _UNITS[1:]):
+    for (unit, size), (small, smaller) in pairwise(_UNITS):
         if left >= size:
             rest = left % size // smaller if left < 10 * size and unit != "m" else 0
             return f"{left // size}{unit} {rest}{small}" if rest else f"{left // size}{unit}"
@@ -101,7 +102,7 @@ def row(job: "Job", now: float) -> list[str]:
 
 
 def page(job: "Job", now: float) -> "list[tuple[str, str]]":
-    """Return all of a job as (column, text), a text perhaps of several lines; empty ones left out."""
+    """Return all of a job as (column, text), the empty ones left out; a text may have lines."""
     lines = []
     for name, value in document(job).items():
         if name.endswith("_text"):

@@ -41,11 +41,12 @@ class Turns:
         self.look = self._new_look()
 
     def turn(
-        self, outcomes: "Outcomes", give_back: list[Job], room: int, leaving: bool
+        self, outcomes: "Outcomes", give_back: set[bytes] | None, room: int, leaving: bool
     ) -> tuple[list[Job], list[tuple[str, Job]]]:
         """Make one edit; return the rows that are claimed now (at most `room`), and what is to be
         told.
 
+        `give_back` are the ids of rows of mine that are not to run; None is all, when none runs.
         When it raises, nothing has happened, and the next turn looks at the whole file.
         """
         dead: list[Dead] = []
@@ -61,16 +62,14 @@ class Turns:
                 look = self.look
                 look.take(e, self._file.fd, now)
                 self._fold(e, outcomes, events)
-                for job in give_back:
-                    if self._mine(job):
-                        self._follow(
-                            e.change(look.processing[job.cells[0]], status=PENDING, worker="")
-                        )
-                dead, alive = find_dead(self._file, self._journal.id)
                 mine = self._journal.id.encode() + b"."
-                others = [
-                    j for j in look.processing.values() if not j.raw("worker").startswith(mine)
-                ]
+                others = []
+                for job in list(look.processing.values()):
+                    if not job.raw("worker").startswith(mine):
+                        others.append(job)
+                    elif give_back is None or job.cells[0] in give_back:
+                        self._follow(e.set(job, {"status": PENDING, "worker": b""}))
+                dead, alive = find_dead(self._file, self._journal.id)
                 for job, how in recover(e, others, dead, alive, self._options.max_attempts):
                     self._follow(job)
                     if how != "returned":

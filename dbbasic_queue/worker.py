@@ -44,7 +44,10 @@ def work(queue: Queue, options: Options) -> None:
     """
     worker = Worker(queue, options)
     with worker.stop:
-        worker.work()
+        try:
+            worker.work()
+        except OSError as error:
+            raise QueueError(f"{queue.path}: this tick ends: {error.strerror}") from error
     worker.stop.pass_on()
 
 
@@ -67,6 +70,7 @@ class Worker:
         self._size, self._taken, self._taken_at = 1, 0, 0.0  # of the claim
         self._done = dict.fromkeys(EVENTS, 0)
         self._ran = 0
+        self._until = float("inf")
         self._problem: OSError | None = None
         self._over = threading.Event()
         self.stop = Stop(self._run, options.grace)
@@ -75,7 +79,8 @@ class Worker:
 
     def work(self) -> None:
         begun = clock()
-        until = begun + (self._options.run_for or 0)
+        if self._options.run_for is not None:
+            self._until = begun + self._options.run_for
         watcher = threading.Thread(target=self._watch, name="dbbasic_queue", daemon=True)
         try:
             if self._enough_workers():
@@ -86,11 +91,7 @@ class Worker:
                         if not watcher.ident:
                             watcher.start()
                         self._run_claimed()
-                    elif (
-                        self.stop.asked
-                        or self._ran >= self._options.max_jobs
-                        or not self._wait(until)
-                    ):
+                    elif not self._may_begin() or not self._wait():
                         return
                 except LostFile as lost:
                     self._start_anew(lost)
@@ -131,7 +132,7 @@ class Worker:
 
     def _turn(self) -> bool:
         """Fold, recover and claim in one edit; whether there is something to run now."""
-        if self._claimed and not self.stop.asked:
+        if self._claimed and self._may_begin():
             return True
         now = clock()
         if self._taken:
@@ -139,16 +140,21 @@ class Worker:
             grown = self._size * 16 if spent < 0.1 else self._size
             self._size = max(1, min(grown, int(self._taken / spent / 2), LARGEST_CLAIM))
         self._taken_at, self._taken = now, 0
-        self._edit(claim=not self.stop.asked)
+        self._edit(claim=self._may_begin())
         return bool(self._claimed)
 
-    def _wait(self, until: float) -> bool:
+    def _may_begin(self) -> bool:
+        """Whether this worker may begin one more job."""
+        over = self.stop.asked or self._ran >= self._options.max_jobs
+        return not over and clock() < self._until
+
+    def _wait(self) -> bool:
         """Sleep until a turn may be worth it; False when the time of `run_for` is over."""
         if self._options.run_for is None:
             return False
         begun, look = clock(), self._turns.look
-        while not self.stop.asked and clock() < until:
-            time.sleep(min(_TICK, max(0.0, until - clock())))
+        while self._may_begin():
+            time.sleep(min(_TICK, max(0.0, self._until - clock())))
             if look.bound <= time.time() or hint.stamp(self._file.path) != look.stamp:
                 return True
             if clock() - begun >= 1:  # somebody may have died, or a limit may be free again
@@ -171,23 +177,18 @@ class Worker:
     # --- one edit
 
     def _edit(
-        self, *, claim: bool = False, give_back: list[Job] | None = None, leaving: bool = False
+        self, *, claim: bool = False, give_back: set[bytes] | None = None, leaving: bool = False
     ) -> None:
-        """Fold my outcomes, take in the dead, give back, claim, all in one edit; then tell the
-        listeners.
-        """
+        """Make one edit (see `Turns.turn`), then tell the listeners."""
         with self._turning:
             with self._mutex:
                 outcomes = dict(self._outcomes)
-                if give_back is None and not claim:
-                    give_back = list(self._claimed)
+                if give_back is None:
                     self._claimed.clear()
-            room = int(min(self._size, self._options.max_jobs - self._ran))
+            room = int(min(self._size, self._options.max_jobs - self._ran)) if claim else 0
             for attempt in range(4):
                 try:
-                    taken, events = self._turns.turn(
-                        outcomes, give_back or [], room if claim else 0, leaving
-                    )
+                    taken, events = self._turns.turn(outcomes, give_back, room, leaving)
                     break
                 except (Stale, Changed):
                     if attempt == 3:
@@ -203,13 +204,8 @@ class Worker:
         for event, job in events:
             self._done[event] += 1
             if event == "recovered":
-                log.warn(
-                    "job %s %s: %s; attempt %d",
-                    job.id,
-                    job.type,
-                    job.error or "worker died",
-                    job.attempts,
-                )
+                text = "job %s %s: %s; attempt %d"
+                log.warn(text, job.id, job.type, job.error or "", job.attempts)
             log.tell(self._options.listeners, event, [job])
 
     # --- running
@@ -222,13 +218,11 @@ class Worker:
             job = self._next((job, ended))
 
     def _next(self, ended: "tuple[Job, Cells] | None") -> Job | None:
-        """Write the outcome of the last job and the start of the next; return it, None when none
-        is to start.
-        """
+        """Write the outcome of the last job and the start of the next; return that one, if any."""
         durable = self._queue.sync == "full"
         with self._mutex:
             job = None
-            if self._claimed and not self.stop.asked and self._ran < self._options.max_jobs:
+            if self._claimed and self._may_begin():
                 try:
                     self._journal.reserve()
                     job = self._claimed.popleft()
@@ -316,6 +310,7 @@ class Worker:
             self._mind_the_time()
             if self._journal.k != seen:
                 seen, age, last = self._journal.k, 0.0, -1.0
+                self._read_requests()
             age += _TICK
             if age >= 0.5 and age - last >= 1:
                 last = age
@@ -330,7 +325,7 @@ class Worker:
             if not rows and not self._outcomes:
                 return
         try:
-            self._edit(give_back=rows)
+            self._edit(give_back={job.cells[0] for job in rows})
         except (QueueError, OSError) as problem:
             log.warn("%s: %s", self._queue.path, str(problem))
             with self._mutex:
@@ -341,7 +336,7 @@ class Worker:
         self._run.interrupt_when_due()
         if clock() >= self._run.cut_at:
             text = f"{self._run.timed_out()}, and did not end within {CUT_OFF} s"
-            self._file.note(self._journal.path[:-4] + ".why", text)
+            self._file.note(self._journal.path[:-4] + ".why", text.encode())
             log.error("%s: %s; this process ends", self._queue.path, text)
             os._exit(75)
 

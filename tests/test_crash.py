@@ -1,16 +1,189 @@
-"""A process dies, or the power goes, at any system call: the file is the old one or the new one.
+"""A process dies, or the disk fails, at any system call: the file is the old one or the new one.
 
 What is done and what must hold is in tests/faults/scenes.py; the slow part of it is beside it.
 """
 
+import os
+
 import pytest
-from faults import scenes
+from faults import calls, reader, scenes
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    """A queue with three jobs, in a folder that scenes know how to work on."""
+    folder = scenes.Folder(tmp_path)
+    scenes.three_jobs(folder)
+    return folder
+
+
+def at(name, target, strike):
+    """A fault at one kind of call with one file name: `strike` is what happens in its place."""
+
+    def counts(called, args, room):
+        return called == name and os.path.basename(str(args[-1])) == target
+
+    return calls.Mode(f"{strike.__name__} at", False, counts, strike)
+
+
+def unsettled(folder):
+    return folder.file.with_name("queue.tsv.d") / "unsettled"
 
 
 @pytest.mark.parametrize("scene", scenes.SCENES)
 def test_p1_p4_p6_p10_p11_p12_p27_a_kill_before_each_call_of(scene, tmp_path):
     """P1, P4, P6, P10, P11, P12, P27: nothing is lost, nothing that is finished runs again."""
-    calls, problems = scenes.problems_of(scene, "killed before", tmp_path)
+    count, problems = scenes.problems_of(scene, "killed before", tmp_path)
 
     assert not problems, "\n".join(problems)
-    assert calls >= 2
+    assert count >= 2
+
+
+@pytest.mark.parametrize("scene", ["first use", "enqueue", "enqueue_many", "cancel", "tick"])
+def test_p2_p3_p29_a_sync_that_fails_is_an_error_at_each_sync_of(scene, tmp_path):
+    """P2, P3, P29: nothing is reported as stored of which it is not known."""
+    count, problems = scenes.problems_of(scene, "sync error at", tmp_path)
+
+    assert not problems, "\n".join(problems)
+    assert count >= 1
+
+
+@pytest.mark.parametrize("scene", ["first use", "enqueue", "enqueue_many", "cancel"])
+def test_p3_p21_the_disk_is_full_from_each_call_on_of(scene, tmp_path):
+    """P3, P21: an exception, no job, no file left over, and all goes on when there is room."""
+    count, problems = scenes.problems_of(scene, "no space from", tmp_path)
+
+    assert not problems, "\n".join(problems)
+    assert count >= 1
+
+
+def test_p31_a_worker_that_takes_in_a_dead_one_is_killed_at_each_call_twice(tmp_path):
+    count, problems = scenes.problems_of("recovery", "killed before", tmp_path, again=2)
+
+    assert not problems, "\n".join(problems)
+    assert count >= 20
+
+
+# --- what is on the disk before a verb returns
+
+
+def test_p2_enqueue_returns_after_its_row_is_synced(jobs):
+    made = calls.made_by(lambda: scenes.enqueue(jobs))
+
+    assert made[-2:] == ["write queue.tsv", "fdatasync queue.tsv"]
+
+
+def test_p2_the_first_enqueue_syncs_the_file_its_name_and_the_row(tmp_path):
+    folder = scenes.Folder(tmp_path)
+    scenes.nothing(folder)
+
+    made = calls.made_by(lambda: scenes.enqueue(folder))
+
+    linked = next(at for at, call in enumerate(made) if call.startswith("link "))
+    assert made[linked - 1].startswith("fdatasync .queue.tsv.")
+    assert made.index("fsync data") > linked
+    assert made[-1] == "fdatasync queue.tsv"
+
+
+def test_p2_a_new_folder_is_synced_into_the_one_above_it(tmp_path):
+    folder = scenes.Folder(tmp_path)
+
+    made = calls.made_by(lambda: scenes.enqueue(folder))
+
+    assert made.index(f"fsync {tmp_path.name}") > made.index("mkdir data")
+
+
+def test_p2_an_edit_is_synced_before_its_rename_and_the_folder_after_it(jobs):
+    made = calls.made_by(lambda: scenes.cancel(jobs))
+
+    renamed = next(at for at, call in enumerate(made) if call.startswith("rename .queue.tsv."))
+    temporary = made[renamed].split()[1]
+    written = max(at for at, call in enumerate(made) if call.endswith(f"write {temporary}"))
+    assert written < made.index(f"fsync {temporary}") < renamed
+    assert "fsync data" in made[renamed:]
+    assert made.index("unlink unsettled") > made.index("fsync data", renamed)
+
+
+def test_p2_without_sync_an_append_is_one_write_and_an_edit_is_synced_all_the_same(jobs):
+    appended = calls.made_by(lambda: jobs.queue(sync="off").enqueue("run"))
+    edited = calls.made_by(lambda: jobs.queue(sync="off").cancel(jobs.known["second"]))
+
+    assert appended[-1] == "write queue.tsv"
+    assert not [call for call in appended if "sync" in call]
+    assert "fsync data" in edited
+
+
+@pytest.mark.parametrize("call", ["rename", "unlink"])
+def test_p2_t12_after_a_rename_that_was_not_settled_the_next_append_syncs_the_folder(jobs, call):
+    name = "queue.tsv" if call == "rename" else "unsettled"
+    fault = at(call, name, calls.finish_and_die if call == "rename" else calls.die)
+    outcome = calls.attempt(lambda: scenes.cancel(jobs), fault, 1)
+
+    assert outcome.killed
+    assert unsettled(jobs).exists()
+    without = calls.made_by(lambda: jobs.queue(sync="off").enqueue("run"))
+    assert "fsync data" not in without
+    assert unsettled(jobs).exists()
+    made = calls.made_by(lambda: scenes.enqueue(jobs))
+    assert "fsync data" in made
+    assert made.index("unlink unsettled") > made.index("fsync data")
+    assert "fsync data" not in calls.made_by(lambda: scenes.enqueue(jobs))
+
+
+def test_p2_p29_t12_a_folder_that_cannot_be_synced_lets_no_append_through(jobs):
+    calls.attempt(lambda: scenes.cancel(jobs), at("rename", "queue.tsv", calls.finish_and_die), 1)
+    before = jobs.file.read_bytes()
+
+    outcome = calls.attempt(lambda: scenes.enqueue(jobs), "sync error from", 1)
+
+    assert "NotStored" in outcome.raised
+    assert "not known to be stored" in outcome.text
+    assert jobs.file.read_bytes() == before
+    assert unsettled(jobs).exists()
+
+
+def test_p2_full_syncs_each_start_and_outcome_before_the_next_job(jobs):
+    def tick():
+        jobs.queue(sync="full").process_jobs(jobs.handlers())
+
+    made = calls.made_by(tick)
+
+    _first_line, *appends = [at for at, call in enumerate(made) if call.startswith("pwrite w-")]
+    assert len(appends) > 3
+    assert all(made[at + 1].startswith("fdatasync w-") for at in appends)
+
+
+def test_p2_a_worker_file_is_on_the_disk_before_a_row_names_it(jobs):
+    made = calls.made_by(jobs.tick)
+
+    named = next(at for at, call in enumerate(made) if call.startswith("rename .queue.tsv."))
+    assert made.index("fsync workers") < named
+
+
+# --- a last line that is cut off
+
+
+@pytest.mark.parametrize("cells", range(1, 19))
+def test_p4_a_line_torn_at_any_cell_is_no_job_and_swallows_none(jobs, cells):
+    whole = reader.read(jobs.file)[-1].line.split(b"\t")
+    torn = b"\t".join(whole[:cells]).replace(whole[0], b"ffff000000000000")
+    with jobs.file.open("ab") as file:
+        file.write(torn)
+
+    seen = {job.id for job in jobs.queue().jobs()}
+    new = jobs.queue().enqueue("run")
+
+    assert seen == set(jobs.known.values())
+    assert list(jobs.rows()) == [*jobs.known.values(), new]
+    assert torn in jobs.file.with_name("queue.tsv.d").joinpath("torn.tsv").read_bytes()
+
+
+def test_p4_a_row_that_lacks_only_its_newline_is_a_job_once_the_next_one_is_there(tmp_path):
+    folder = scenes.Folder(tmp_path)
+    scenes.an_open_line(folder)
+
+    before = {job.id for job in folder.queue().jobs()}
+    new = folder.queue().enqueue("run")
+
+    assert folder.known["open"] not in before
+    assert list(folder.rows()) == [*folder.known.values(), new]

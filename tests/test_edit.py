@@ -35,7 +35,7 @@ def test_a_change_is_seen_by_every_question_that_follows(queue):
         assert [job.id for job in e.find("group", "g")] == [first]
         assert [job.id for job in e.find("priority", 7)] == [first]
         assert [job.id for job in e.find("error", "a\tb")] == [first]
-        assert (len(list(e.scan("failed"))), e.count("pending"), e.count(group="g")) == (1, 2, 1)
+        assert (len(list(e.scan("failed"))), len(list(e.scan("pending")))) == (1, 2)
 
     assert queue.get(first).priority == 7
     assert queue.counts("status") == {"failed": 1, "pending": 2}
@@ -50,7 +50,7 @@ def test_an_added_job_is_seen_by_every_question_that_follows(queue):
         assert e.get(new).payload == {"to": "a"}
         assert new in [job.id for job in e.scan("pending")]
         assert [job.id for job in e.find("type", "mail")] == [new]
-        assert len(list(e.scan(queue="high", group="g"))) == 1
+        assert [job.group for job in e.scan(queue="high")] == ["g"]
         e.change(e.get(new), priority=3)
         assert e.get(new).priority == 3
 

@@ -11,7 +11,7 @@ from freezegun import freeze_time
 
 import dbbasic_queue
 from dbbasic_queue import Queue, QueueError, cancel_job, current_job, enqueue, get_job, process_jobs
-from dbbasic_queue.errors import BadArgument, ForeignFile, NotStored, UnknownJob
+from dbbasic_queue.errors import BadArgument, ForeignFile, UnknownJob
 
 NINE = "id type payload status created_at run_at attempts error result".replace(" ", "\t").encode()
 
@@ -181,7 +181,7 @@ def test_many_jobs_are_added_all_or_none(queue):
     queue.enqueue("good")
     before = content(queue)
 
-    with pytest.raises(BadArgument, match="job 2 .*NaN|job 2 .*not JSON"):
+    with pytest.raises(BadArgument, match=r"job 2 .* not JSON"):
         queue.enqueue_many([("good", 1), ("good", 2), ("good", float("nan")), ("good", 3)])
 
     assert content(queue) == before
@@ -477,7 +477,7 @@ def test_stop_asks_a_busy_worker_to_stop_as_sigterm_does(queue):
 
     queue.enqueue("again")
 
-    queue.process_jobs({"again": again}, name="mail", run_for=5)
+    queue.process_jobs({"again": again}, name="mail", run_for=5, max_jobs=1500)
 
     assert [worker.name for worker in asked] == ["mail"]
     assert time.monotonic() - begun < 2.5
@@ -545,7 +545,8 @@ def test_a_listener_may_use_the_queue(tmp_path):
     queue = Queue(tmp_path / "q.tsv", listeners=[follow])
     queue.enqueue("good", 1)
 
-    queue.process_jobs(HANDLERS)
+    for _ in range(2):
+        queue.process_jobs(HANDLERS)
 
     assert queue.counts() == {"completed": 2}
 
@@ -666,7 +667,7 @@ FOREIGN = {
     "a column twice": NINE + b"\tzone\tzone\n",
     "an empty first line": b"\n" + NINE + b"\n",
     "no header": b"0123456789abcdef\tgood\t{}\tpending\t1\t1\t0\t\t\n",
-    "a text": "Lieber Leser,\nhier ist keine Zeile.\n".encode(),
+    "a text": b"Lieber Leser,\nhier ist keine Zeile.\n",
     "no end of line": b"a text that goes on and on",
     "Latin-1": b"caf\xe9\n",
     "a picture": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\xff\xfe\n",
@@ -794,6 +795,5 @@ def test_a_hard_link_is_refused_by_an_edit_and_not_cut_off(queue, tmp_path):
     with pytest.raises(QueueError, match="hard link"):
         queue.cancel(job_id)
 
-    assert not isinstance(QueueError("x"), NotStored)
     assert queue.get(job_id).status == "pending"
     assert os.path.samefile(queue.path, tmp_path / "other-name.tsv")

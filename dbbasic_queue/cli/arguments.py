@@ -72,9 +72,9 @@ def parser() -> Parser:
     return top
 
 
-def _everywhere(file: "Any", json: "Any") -> argparse.ArgumentParser:
+def _everywhere(file: "Any", json: "Any") -> Parser:
     """Return what may stand before and after the command."""
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = Parser(add_help=False)
     where = "the queue file (default: $DBBASIC_QUEUE, else data/queue.tsv in this folder)"
     shared.add_argument("--file", metavar="PATH", default=file, help=where)
     shared.add_argument("--json", action="store_true", default=json, help="print one JSON document")
@@ -96,16 +96,25 @@ def _add_moves(add: "Callable[..., Parser]") -> None:
     )  # fmt: skip
     p.add_argument("type", help="which handler runs it")
     p.add_argument("payload", nargs="?", metavar="JSON", help="its data; - reads it from stdin")
-    p.add_argument("--run-at", type=moment, metavar="TIME",
-                   help="not before: Unix seconds, ISO 8601 (local time without a zone), +30s +5m +2h +1d")  # fmt: skip
-    p.add_argument("--queue", default="default", help="the label that workers choose by")
-    p.add_argument("--priority", type=int, default=0, help="lower runs first (default 0)")
+    when = "not before: Unix seconds, ISO 8601 (local time without a zone), +30s +5m +2h +1d"
+    p.add_argument("--run-at", type=moment, metavar="TIME", help=when)
+    p.add_argument(
+        "--queue", default="default", metavar="LABEL", help="the label that workers choose by"
+    )
+    p.add_argument(
+        "--priority", type=int, default=0, metavar="N", help="lower runs first (default 0)"
+    )
     p.add_argument("--max-attempts", type=int, metavar="N", help="how often it is started at most")
-    p.add_argument("--timeout", type=duration, help="how long one attempt may take: 90, 90s, 5m")
-    p.add_argument("--backoff", metavar="WORDS",
-                   help="none, linear:BASE:CAP or exponential:BASE:CAP[:jitter]")  # fmt: skip
-    p.add_argument("--after", action="append", metavar="ID",
-                   help="a job that must complete first, or a condition as any:ID or ok:@GROUP")  # fmt: skip
+    p.add_argument(
+        "--timeout",
+        type=duration,
+        metavar="TIME",
+        help="how long one attempt may take: 90, 90s, 5m",
+    )
+    words = "none, linear:BASE:CAP or exponential:BASE:CAP[:jitter]"
+    p.add_argument("--backoff", metavar="WORDS", help=words)
+    first = "a job that must complete first, or a condition as any:ID or ok:@GROUP"
+    p.add_argument("--after", action="append", metavar="ID", help=first)
     p.add_argument("--group", metavar="LABEL", help="a label that jobs share")
     p.add_argument("--id", help="an id of your own: 16 lower-case hex characters")
 
@@ -118,7 +127,7 @@ def _add_moves(add: "Callable[..., Parser]") -> None:
         "What was cancelled only because of them comes back too.",
     )  # fmt: skip
     p.add_argument("ids", nargs="*", metavar="ID")
-    _filters(p, "failed jobs; --status cancelled for those")
+    _filters(p, "which of the failed jobs, or with --status cancelled of those")
     p.add_argument("--all", action="store_true", help="every failed job")
     p.add_argument("--copy", action="store_true", help="add new jobs like them instead")
 
@@ -138,7 +147,7 @@ def _add_moves(add: "Callable[..., Parser]") -> None:
         "Never one that is processing, nor one that an unfinished job waits for.",
     )  # fmt: skip
     p.add_argument("ids", nargs="*", metavar="ID")
-    _filters(p, "finished jobs, unless --status says which")
+    _filters(p, "which of the finished jobs, or of those with --status")
     p.add_argument("--all", action="store_true", help="every finished job")
     p.add_argument("--yes", action="store_true", help="do not ask")
 
@@ -154,17 +163,19 @@ def _add_work(add: "Callable[..., Parser]") -> None:
     p.add_argument("handlers", metavar="MODULE:HANDLERS", help=_IMPORT)
     p.add_argument("--queue", metavar="A,B", help="only these queues, in this order of precedence")
     p.add_argument("--max-attempts", type=int, default=3, metavar="N", help="default 3")
-    p.add_argument("--timeout", type=duration, help="for jobs that have none: 90, 90s, 5m")
+    p.add_argument(
+        "--timeout", type=duration, metavar="TIME", help="for jobs that have none: 90, 90s, 5m"
+    )
     p.add_argument("--backoff", metavar="WORDS", help="for jobs that have none")
     long = p.add_mutually_exclusive_group()
     long.add_argument("--run-for", type=duration, metavar="TIME", help="look for new jobs so long")
-    long.add_argument("--forever", dest="run_for", action="store_const", const=math.inf,
-                      help="look for new jobs until a signal or `stop`")  # fmt: skip
+    ever = "look for new jobs until a signal or `stop`"
+    long.add_argument("--forever", dest="run_for", action="store_const", const=math.inf, help=ever)
     p.add_argument("--max-jobs", type=int, metavar="N", help="stop after so many")
     p.add_argument("--name", help="leads this worker's id")
     p.add_argument("--max-workers", type=int, metavar="N", help="leave when so many live already")
-    p.add_argument("--grace", type=duration, metavar="TIME",
-                   help="what the current job gets after SIGTERM (default: as long as it takes)")  # fmt: skip
+    grace = "what the current job gets after SIGTERM (default: as long as it takes)"
+    p.add_argument("--grace", type=duration, metavar="TIME", help=grace)
     p.add_argument("-v", "--verbose", action="store_true", help="log each job on stderr")
 
     p = add(
@@ -185,7 +196,7 @@ def _add_questions(add: "Callable[..., Parser]") -> None:
            list --newest --limit 20
            list --type send_email --older-than 1h --json""",
     )  # fmt: skip
-    _filters(p, "all jobs")
+    _filters(p, "which jobs; all of these must hold")
     p.add_argument("--id", nargs="+", action="extend", metavar="ID", help="these jobs")
     p.add_argument("--newest", action="store_true", help="the last one first")
     p.add_argument("--limit", type=int, metavar="N", help="at most so many")
@@ -219,8 +230,8 @@ def _add_upkeep(add: "Callable[..., Parser]") -> None:
         """archive --older-than 7d""",
         "The status is 0 also when nothing is that old.",
     )  # fmt: skip
-    p.add_argument("--older-than", type=duration, required=True, metavar="TIME",
-                   help="finished longer ago than this: 90, 90s, 5m, 2h, 7d")  # fmt: skip
+    age = "finished longer ago than this: 90, 90s, 5m, 2h, 7d"
+    p.add_argument("--older-than", type=duration, required=True, metavar="TIME", help=age)
 
     p = add(
         "backup", change.backup, "Copy the queue, with all that workers have finished until now.",
@@ -245,18 +256,18 @@ def _add_upkeep(add: "Callable[..., Parser]") -> None:
         "permissions, the mount, what crashes left, and cron's environment.\n"
         "The status is 1 when something is wrong, 2 when that cannot be told.",
     )  # fmt: skip
-    p.add_argument("--mend", action="store_true",
-                   help="move bad lines out, take in dead workers, remove what crashes left")  # fmt: skip
+    steps = "move bad lines out, take in dead workers, remove what crashes left"
+    p.add_argument("--mend", action="store_true", help=steps)
 
 
-def _filters(p: Parser, default: str) -> None:
-    group = p.add_argument_group("filters", f"which jobs; without them {default}")
+def _filters(p: Parser, doc: str) -> None:
+    group = p.add_argument_group("filters", doc)
     group.add_argument("--status", choices=STATUSES)
     group.add_argument("--type")
     group.add_argument("--queue")
     group.add_argument("--worker", help="a worker's id or its name")
-    group.add_argument("--older-than", type=duration, metavar="TIME",
-                       help="finished, or else added, longer ago than this: 90s, 5m, 2h, 7d")  # fmt: skip
+    age = "finished, or else added, longer ago than this: 90s, 5m, 2h, 7d"
+    group.add_argument("--older-than", type=duration, metavar="TIME", help=age)
 
 
 # --- values
@@ -280,7 +291,7 @@ def moment(text: str) -> float:
         if 0 < seconds < _EARLIEST:
             raise argparse.ArgumentTypeError(
                 f"{text} as Unix time is {time.strftime('%Y-%m-%d', time.gmtime(seconds))}; "
-                f"write +{text}s for so many seconds from now, or a date as 2030-01-31"
+                "write +30s for seconds from now, or a date as 2030-01-31"
             )
         return seconds
     iso = text[:-1] + "+00:00" if text[-1:] in ("Z", "z") else text  # for Python 3.10

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FILTERS = ("status", "type", "queue", "worker", "older_than")
 FINISHED = ("completed", "failed", "cancelled")
+RETRIED = ("failed", "cancelled")
 
 
 def enqueue(queue: Queue, given: "Namespace", out: Output) -> int:
@@ -59,28 +60,24 @@ def _payload(text: str | None) -> "Any":
 def retry(queue: Queue, given: "Namespace", out: Output) -> int:
     """Make failed or cancelled jobs pending again, and print their ids."""
     _check_choice(given, "failed")
-    if given.ids:
-        wanted = list(dict.fromkeys(given.ids))
-    elif given.status not in (None, "failed", "cancelled"):
+    if given.status not in (None, *RETRIED):
         raise BadArgument(f"--status {given.status}: only failed and cancelled jobs can be retried")
-    else:
+    if given.ids:
+        back = queue.retry(given.ids, copy=given.copy)
+    elif given.status == "cancelled" or given.worker or given.older_than is not None:
         wanted = [job.id for job in chosen(queue, given, given.status or "failed")]
-    plain = not given.ids and not given.worker and given.older_than is None
-    if plain and given.status != "cancelled":
-        back = queue.retry(type=given.type, queue=given.queue, copy=given.copy)
-        done = set(wanted)
+        back = queue.retry(wanted, copy=given.copy)
     else:
-        back, done = [], set()
-        for id in wanted:
-            ids = [] if id in back and not given.copy else queue.retry(id, copy=given.copy)
-            back += ids
-            if ids or id in back:
-                done.add(id)
-    _say(out, "retried", list(dict.fromkeys(back)))
-    for id in wanted if given.ids else ():
-        if id not in done:
-            _why_not(queue, id, "only failed and cancelled jobs can be retried")
-    return 0 if back and done.issuperset(wanted) else 1
+        back = queue.retry(type=given.type, queue=given.queue, copy=given.copy)
+    _say(out, "retried", back)
+    left = [] if given.copy else [id for id in dict.fromkeys(given.ids) if id not in back]
+    if given.copy:
+        left = [id for id in dict.fromkeys(given.ids) if _status(queue, id) not in RETRIED]
+    for id in left:
+        _why_not(queue, id, "retried", *RETRIED)
+    if not back and not left:
+        tell("no job is like that")
+    return 0 if back and not left else 1
 
 
 def cancel(queue: Queue, given: "Namespace", out: Output) -> int:
@@ -90,7 +87,7 @@ def cancel(queue: Queue, given: "Namespace", out: Output) -> int:
     left = [id for id in dict.fromkeys(given.ids) if not queue.cancel(id) and id not in gone]
     _say(out, "cancelled", gone)
     for id in left:
-        _why_not(queue, id, "only pending jobs can be cancelled")
+        _why_not(queue, id, "cancelled", "pending")
     return 1 if left else 0
 
 
@@ -125,7 +122,8 @@ def purge(queue: Queue, given: "Namespace", out: Output) -> int:
     else:
         out.line(f"{numbered(gone)} deleted from {queue.path}")
     if gone < count:
-        tell(f"{numbered(count - gone)} stayed: unfinished jobs wait for them, or they have changed")
+        why = "unfinished jobs wait for them, or they are archived, or they have changed"
+        tell(f"{numbered(count - gone)} stayed: {why}")
     return 0 if gone and gone == (len(set(given.ids)) or gone) else 1
 
 
@@ -142,11 +140,7 @@ def archive(queue: Queue, given: "Namespace", out: Output) -> int:
 
 def backup(queue: Queue, given: "Namespace", out: Output) -> int:
     """Copy the queue to a file."""
-    target = os.path.realpath(given.target)
-    if os.path.isdir(target):
-        raise BadArgument(f"{target}: is a folder; name the file to write")
-    if target.startswith(os.path.realpath(queue.path)):
-        raise BadArgument(f"{target}: is the queue itself; name another file")
+    target = os.path.abspath(given.target)
     if not os.path.exists(queue.path):
         tell(f"{queue.path}: there is no queue to copy")
         return 1
@@ -166,14 +160,17 @@ def stop(queue: Queue, given: "Namespace", out: Output) -> int:
     for id in () if out.json else asked:
         out.line(id)
     if not asked:
-        tell(f"{queue.path}: no worker lives" + (f" with the name {given.name}" if given.name else ""))
+        named = f" with the name {given.name}" if given.name else ""
+        tell(f"{queue.path}: no worker lives{named}")
     return 0 if asked else 1
 
 
 # --- which jobs
 
 
-def chosen(queue: Queue, given: "Namespace", *statuses: str, newest: bool = False) -> "Iterator[Job]":
+def chosen(
+    queue: Queue, given: "Namespace", *statuses: str, newest: bool = False
+) -> "Iterator[Job]":
     """Yield the jobs that the filters choose, of these statuses (any, when there are none)."""
     before = time.time() - given.older_than if given.older_than is not None else None
     status = statuses[0] if len(statuses) == 1 else None
@@ -193,7 +190,7 @@ def filtered(given: "Namespace") -> bool:
 def _check_choice(given: "Namespace", what: str) -> None:
     ways = sum((bool(given.ids), filtered(given), given.all))
     if not ways:
-        raise BadArgument(f"which jobs? give ids, filters such as --type, or --all for every {what} one")
+        raise BadArgument(f"which jobs? give ids, filters as --type, or --all for every {what} one")
     if ways > 1:
         raise BadArgument("give ids, filters or --all, one of the three")
 
@@ -205,6 +202,16 @@ def _say(out: Output, what: str, ids: "list[str]") -> None:
         out.line(id)
 
 
-def _why_not(queue: Queue, id: str, rule: str) -> None:
+def _status(queue: Queue, id: str) -> str | None:
     job = queue.get(id)
-    tell(f"job {id} is {job.status}: {rule}" if job else f"no job has the id {id}")
+    return job.status if job else None
+
+
+def _why_not(queue: Queue, id: str, verb: str, *statuses: str) -> None:
+    status = _status(queue, id)
+    if status is None:
+        tell(f"no job has the id {id}")
+    elif status in statuses:
+        tell(f"job {id} is {status}, but archived, and stays so")
+    else:
+        tell(f"job {id} is {status}: only {' and '.join(statuses)} jobs can be {verb}")

@@ -67,17 +67,19 @@ def stats(queue: Queue, given: "Namespace", out: Output) -> int:
         out.document(found)
         return 0 if found["jobs"] else 1
     for name, count in found["statuses"].items():
-        more = ", ".join(f"{found[kind]} {kind}" for kind in ("due", "scheduled", "retrying", "waiting") if found[kind])
-        out.lines(name, f"{count:>8}" + (f"  {more}" if name == "pending" and more else ""), 10)
-    age, tick = found["oldest_due_age"], found["last_tick_age"]
+        kinds = ("due", "scheduled", "retrying", "waiting") if name == "pending" else ()
+        more = ", ".join(f"{found[kind]} {kind}" for kind in kinds if found[kind])
+        out.lines(name, f"{count:>8}  {more}".rstrip(), 10)
+    age, tick, live = found["oldest_due_age"], found["last_tick_age"], found["workers"]
     out.line()
     out.lines("oldest due", "nothing is due" if age is None else f"for {span(age)}", 10)
     out.lines("last tick", "none yet" if tick is None else f"{span(tick)} ago", 10)
-    out.lines("workers", "cannot be told" if found["workers"] is None else str(found["workers"]), 10)
+    out.lines("workers", "cannot be told" if live is None else str(live), 10)
     for name in ("queues", "types"):
         if found[name]:
+            head = (name[:-1].upper(), *map(str.upper, found["statuses"]))
             out.line()
-            out.table((name[:-1].upper(), *map(str.upper, found["statuses"])), _counted(found[name]))
+            out.table(head, _counted(found[name]))
     return 0 if found["jobs"] else 1
 
 
@@ -98,7 +100,8 @@ def workers(queue: Queue, given: "Namespace", out: Output) -> int:
     for worker in live:
         runs = ", ".join(f"{id} for {span(now - since)}" for id, since in worker.jobs.items())
         queues = ",".join(worker.queues) or "all"
-        rows.append([worker.id, str(worker.pid), span(now - worker.started_at), queues, runs or "nothing"])
+        age = span(now - worker.started_at)
+        rows.append([worker.id, str(worker.pid), age, queues, runs or "nothing"])
     if not out.table(("ID", "PID", "LIVES", "QUEUES", "RUNS"), rows):
         tell("no worker lives")
     return 0 if live else 1

@@ -66,7 +66,7 @@ class Output:
         first = [[visible(cell) for cell in row] for row in islice(every, _MEASURED)]
         if not first:
             return 0
-        widths = [min(max(map(len, column)), _WIDEST) for column in zip(head, *first)]
+        widths = [min(max(map(len, column)), _WIDEST) for column in zip(head, *first, strict=True)]
         print(self._coloured(self._joined(head, widths), "1"))
         count = 0
         for row in chain(first, ([visible(cell) for cell in row] for row in every)):
@@ -80,7 +80,7 @@ class Output:
 
     def _joined(self, row: "Sequence[str]", widths: "Sequence[int]") -> str:
         *front, last = row
-        text = "".join(f"{cell:<{width}}  " for cell, width in zip(front, widths))
+        text = "".join(f"{cell:<{width}}  " for cell, width in zip(front, widths, strict=False))
         room = max(self._width - len(text), 10)
         return (text + (last if len(last) <= room else last[: room - 1] + "…")).rstrip()
 

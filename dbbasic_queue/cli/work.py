@@ -1,10 +1,11 @@
-"""The commands that run jobs: work (one tick, or for as long as you say) and run (one job, here)."""
+"""The commands that run jobs: work (one tick, or as long as you say) and run (one job, here)."""
 
 import importlib
 import logging
 import os
 import signal
 import sys
+import threading
 import time
 
 from .. import Queue
@@ -28,7 +29,12 @@ class _Lines(logging.Formatter):
     """Log lines without a control character; further lines of a message are set in."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return "\n    ".join(map(visible, super().format(record).split("\n")))
+        first, *more = map(visible, super().format(record).split("\n"))
+        return "\n".join([first, *(f"    {line.removeprefix('    ')}" for line in more)])
+
+
+class _Terminated(SystemExit):
+    """SIGTERM came, and whatever ran has been put away."""
 
 
 def _log_to_stderr(level: int) -> None:
@@ -49,8 +55,11 @@ def load(words: str) -> "Handlers":
         sys.path.insert(0, folder)
     try:
         found: Any = importlib.import_module(module)
-    except Exception as error:
-        if not (isinstance(error, ModuleNotFoundError) and module.startswith(error.name or ".")):
+    except (Exception, SystemExit) as error:
+        if isinstance(error, _Terminated):
+            raise
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if not missing or not f"{module}.".startswith(f"{missing}."):
             logging.getLogger("dbbasic_queue").error("importing %s", module, exc_info=error)
         raise BadArgument(f"cannot import {module}: {type(error).__name__}: {error}") from error
     try:
@@ -59,19 +68,22 @@ def load(words: str) -> "Handlers":
     except AttributeError:
         raise BadArgument(f"the module {module} has no {name}") from None
     if not hasattr(found, "keys") or not hasattr(found, "__getitem__"):
-        raise BadArgument(f"{words} is no mapping from type to function, but {type(found).__name__}")
+        kind = type(found).__name__
+        raise BadArgument(f"{words} is no mapping from type to function, but {kind}")
     handlers: Handlers = found
     return handlers
 
 
 def _leave(number: int, frame: "FrameType | None") -> None:
-    raise SystemExit(0)
+    raise _Terminated(0)
 
 
 def work(queue: Queue, given: "Namespace", out: Output) -> int:
     """Run the jobs that are due, and return."""
     _log_to_stderr(logging.INFO if given.verbose else logging.WARNING)
-    before = signal.signal(signal.SIGTERM, _leave)  # the worker calls it when it has stopped
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _leave)  # the worker calls it when it has stopped
     try:
         handlers = load(given.handlers)
         logging.getLogger("dbbasic_queue").info("queue %s", queue.path)
@@ -90,7 +102,8 @@ def work(queue: Queue, given: "Namespace", out: Output) -> int:
             listeners=[lambda event, job: done.append(event)] if out.json else (),
         )
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
     if out.json:
         out.document({event: done.count(event) for event in dict.fromkeys(done)})
     return 0

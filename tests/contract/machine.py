@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 # A virtual environment's Python by its own name; else the real one, since python3 is covered.
 PYTHON = sys.executable if sys.prefix != sys.base_prefix else os.path.realpath(sys.executable)
 LOGIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-CRON = {"HOME": "/root", "LOGNAME": "root", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
+CRON = {"HOME": "/", "LOGNAME": "root", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
 
 # $1 is the machine's folder; the rest is the command, which runs in the new root.
 BOOT = """
@@ -105,7 +105,7 @@ class Machine:
         """Run the command of a crontab line once, the way that cron does."""
         command = line.split(maxsplit=5)[5]
         variables = [f"{name}={value}" for name, value in CRON.items()]
-        return self.run("env", "-i", "-C", "/root", *variables, "/bin/sh", "-c", command)
+        return self.run("env", "-i", "-C", "/", *variables, "/bin/sh", "-c", command)
 
 
 def outermost_mounts():

@@ -1,6 +1,7 @@
 """dbbasic-email and dbbasic-cli, which are built on this package, keep working with it."""
 
 import inspect
+import re
 import signal
 import subprocess
 import sys
@@ -120,15 +121,15 @@ def test_the_command_line_of_the_family_finds_them(discovered, commands):
 
 
 def test_stats_prints_the_counts(capsys, commands):
-    enqueue("note", {})
-    enqueue("bad", {})
+    for name in ("note", "note", "bad"):
+        enqueue(name, {})
     process_jobs({"bad": lambda payload: 1 / 0}, max_attempts=1)
 
     commands["queue:stats"]([])
 
     printed = capsys.readouterr().out
-    assert "pending" in printed
-    assert "failed" in printed
+    assert re.search(r"^pending +2\b", printed, re.M)
+    assert re.search(r"^failed +1\b", printed, re.M)
 
 
 def test_worker_runs_the_handlers_of_a_module(tmp_path, monkeypatch, commands):

@@ -23,6 +23,11 @@ STATUSES = ("pending", "processing", "completed", "failed")
 BOTH = ["ours", pytest.param("printed", marks=guide.needs_document)]
 
 
+@pytest.fixture(autouse=True)
+def not_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setenv("DBBASIC_QUEUE_SYNC", "off")
+
+
 def count_by_hand():
     with open(FILE) as file:
         found = Counter(line.split("\t")[3] for line in file.readlines()[1:])

@@ -1,4 +1,4 @@
-"""Processes that are killed, disks that fail: the slow part of the tests, and what the quick part shares with it."""
+"""Processes that are killed, disks that fail: slow tests, and what the quick ones share with them."""
 
 import pytest
 

@@ -5,6 +5,7 @@ wrapped: at the N-th call the process is killed, or the call raises, once or fro
 """
 
 import errno
+import fcntl
 import json
 import os
 import selectors
@@ -14,16 +15,21 @@ import time
 from typing import NamedTuple
 
 PACKAGES = ("dbbasic_queue", "filelock", "os")  # calls from here; `os` for its own makedirs
-WRITES = ("write", "pwrite", "copy_file_range")
-SYNCS = ("fsync", "fdatasync")
-CHANGES = (
-    "open mkdir rmdir link unlink rename ftruncate posix_fallocate chmod fchmod chown fchown setxattr"
-).split()
-READS = "pread read listdir".split()
+WRITES = {"write", "pwrite", "copy_file_range"}
+SYNCS = {"fsync", "fdatasync"}
+NAMES = {"open", "mkdir", "rmdir", "link", "unlink", "rename"}
+SIZES = {"ftruncate", "posix_fallocate"}
+OWNERS = {"chmod", "fchmod", "chown", "fchown", "setxattr"}
+READS = {"pread", "read", "listdir"}
+LOCKS = {"flock", "close", "stat", "fstat"}
+NEED_ROOM = {"write", "copy_file_range", "posix_fallocate", "mkdir", "link", "rename", "setxattr"}
 NEW = os.O_CREAT | os.O_TRUNC
 SECONDS = 60  # after which a child counts as hanging
 
-REAL = {name: getattr(os, name) for name in (*WRITES, *SYNCS, *CHANGES, *READS) if hasattr(os, name)}
+REAL = {
+    name: getattr(os, name, None) or getattr(fcntl, name, None)
+    for name in WRITES | SYNCS | NAMES | SIZES | OWNERS | READS | LOCKS
+}
 
 
 class Mode(NamedTuple):
@@ -39,7 +45,7 @@ def changes(name, args, room):
     """A call that makes a difference to what is on the disk."""
     if name == "open":
         return bool(args[1] & NEW)
-    return name not in READS
+    return name in WRITES | SYNCS | NAMES | SIZES | OWNERS
 
 
 def writes(name, args, room):
@@ -56,11 +62,11 @@ def needs_room(name, args, room):
         return bool(args[1] & os.O_CREAT)
     if name == "pwrite":
         return args[2] + len(args[1]) > room.get(args[0], 0)
-    return name in ("write", "copy_file_range", "posix_fallocate", "mkdir", "link", "rename", "setxattr")
+    return name in NEED_ROOM
 
 
 def touches_the_disk(name, args, room):
-    return name not in ("chmod", "fchmod", "chown", "fchown")
+    return name in WRITES | SYNCS | NAMES | SIZES | READS
 
 
 def syncs(name, args, room):
@@ -138,13 +144,18 @@ class Outcome(NamedTuple):
 
 
 def attempt(action, mode="killed before", number=0):
-    """Run `action` in a forked child in which call `number` of the mode's kind goes wrong (0: none)."""
+    """Run `action` in a forked child in which call `number` of the mode's kind goes wrong.
+
+    Calls count from 1.  A mode is one of `modes()` by name, or a Mode.
+    """
+    if not isinstance(mode, Mode):
+        mode = modes()[mode]
     reader, writer = os.pipe()
     pid = os.fork()
     if not pid:
         try:
             os.close(reader)
-            _act(action, modes()[mode], number, writer)
+            _act(action, mode, number, writer)
         finally:
             os._exit(70)
     os.close(writer)
@@ -159,6 +170,29 @@ def attempt(action, mode="killed before", number=0):
     assert killed or ended, f"{struck}: the child ended with status {status}"
     raised, text = ended or ((), "")
     return Outcome(struck, killed, tuple(raised), text)
+
+
+def made_by(action):
+    """Run `action` in a forked child; return the calls that it made, as "name path [path]"."""
+    reader, writer = os.pipe()
+
+    def note(name, args, room):
+        if name in LOCKS:
+            return False
+        paths = [f"/proc/self/fd/{arg}" for arg in args[:1] if isinstance(arg, int)]
+        names = [os.readlink(path) for path in paths]
+        names += [arg for arg in args if isinstance(arg, str)]
+        REAL["write"](writer, f"{name} {' '.join(map(os.path.basename, names))}\n".encode())
+        return False
+
+    try:
+        outcome = attempt(action, Mode("noted", False, note, die), 1)
+        os.close(writer)
+        assert not outcome.raised, outcome
+        with os.fdopen(os.dup(reader), "rb") as lines:
+            return lines.read().decode().splitlines()
+    finally:
+        os.close(reader)
 
 
 def _act(action, mode, number, writer):
@@ -190,7 +224,8 @@ def _arm(mode, number, writer):
             if mode.counts(name, args, room):
                 seen += 1
                 if seen == number:
-                    REAL["write"](writer, f"struck {number}: {mode.name} {shown(name, args)}\n".encode())
+                    text = f"struck {number}: {mode.name} {shown(name, args)}\n"
+                    REAL["write"](writer, text.encode())
                 if seen == number or (seen > number and mode.lasting):
                     return mode.strike(real, name, args)
             result = real(*args)
@@ -205,11 +240,15 @@ def _arm(mode, number, writer):
         return call
 
     for name, real in REAL.items():
-        setattr(os, name, wrap(name, real))
+        if real:
+            setattr(fcntl if name == "flock" else os, name, wrap(name, real))
 
 
 def shown(name, args):
-    texts = [f"{len(arg)} bytes" if isinstance(arg, (bytes, memoryview)) else repr(arg) for arg in args]
+    texts = (
+        f"{len(arg)} bytes" if hasattr(arg, "tobytes") or isinstance(arg, bytes) else repr(arg)
+        for arg in args
+    )
     return f"{name}({', '.join(texts)})"
 
 
@@ -225,4 +264,3 @@ def _read_to_the_end(fd, pid):
             data += block
     os.kill(pid, signal.SIGKILL)
     raise AssertionError(f"the child hangs: {data.decode()}")
-

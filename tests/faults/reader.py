@@ -1,4 +1,4 @@
-"""Another reader of the file, which knows the format from its description and shares no code with the package."""
+"""Another reader of the file: it knows the format, and shares no code with the package."""
 
 from collections import Counter
 
@@ -45,9 +45,8 @@ def leftovers(path):
     found = [name for name in found if name not in (path.name, path.name + ".lock", side.name)]
     for entry in side.rglob("*") if side.is_dir() else ():
         name = str(entry.relative_to(side))
-        if name not in KEPT and name.partition("/")[0] != "archive":
-            found.append(f"{side.name}/{name}")
-        elif entry.name.endswith(".tmp"):
+        kept = name in KEPT or name.partition("/")[0] == "archive"
+        if not kept or entry.name.endswith(".tmp"):
             found.append(f"{side.name}/{name}")
     return found
 

@@ -231,7 +231,7 @@ def tick(folder):
 def judge_added(folder, outcome):
     """Who was told an id has his job; who got an exception has none; no other job is touched."""
     told = folder.noted("told")
-    torn = outcome.killed or outcome.raised and folder.torn or "error from" in outcome.struck
+    torn = outcome.killed or (outcome.raised and folder.torn) or "error from" in outcome.struck
     rows = folder.rows(torn=torn)
     added = [id for id in rows if id not in folder.known.values()]
     lost = set(folder.known) - {name for name, id in folder.known.items() if id in rows}
@@ -308,7 +308,7 @@ def go_on(folder, *, kills, unrecorded=0):
     rows, effects = folder.rows(), folder.effects()
     assert rows[another]["status"] == "completed"
     for row in rows.values():
-        assert row["status"] in possible_ends(row, kills), row.line.decode()
+        assert row["status"] in possible_ends(row, kills + unrecorded), row.line.decode()
     again = {id for id in finished if effects[id] > before[id]}
     assert not again, f"finished, and run again: {again}"
     usual = Counter({id: RUNS.get(row["type"], 0) for id, row in rows.items()})
@@ -356,7 +356,10 @@ SCENES = {
 
 
 def problems_of(scene, mode, path, *, again=1):
-    """Let each call of a scene go wrong in turn, `again` times over; return (how many calls, what was wrong)."""
+    """Let each call of a scene go wrong in turn, `again` times over.
+
+    Return how many calls it has, and what was wrong after which.
+    """
     prepare, act, judge = SCENES[scene]
     base = Folder(path / "base")
     base.path.mkdir()

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.faults
 @pytest.mark.parametrize("mode", calls.modes())
 @pytest.mark.parametrize("scene", scenes.SCENES)
 def test_p3_p12_p18_p21_p29_each_call_of(scene, mode, tmp_path):
-    """P3, P12, P18, P21, P29: an error is an error, the old content is intact, all goes on afterwards."""
+    """P3, P12, P18, P21, P29: an error is an error, the old content is intact, all goes on."""
     count, problems = scenes.problems_of(scene, mode, tmp_path)
 
     assert not problems, "\n".join(problems)
