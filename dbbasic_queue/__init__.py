@@ -129,9 +129,7 @@ def process_jobs(
 
 
 def get_job(job_id: str) -> "dict[str, Any] | None":
-    """Return a job of the default queue as a dict of its nine documented keys, None when the id is
-    unknown.
-    """
+    """Return a job as a dict of its nine documented keys, None when the id is unknown."""
     from .queue import default_queue
 
     return default_queue().get_job(job_id)

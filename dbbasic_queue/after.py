@@ -27,9 +27,7 @@ _HEX = frozenset("0123456789abcdef")
 
 
 class Condition:
-    """One condition: a word, and either ids or a group with the number of members that may go
-    wrong.
-    """
+    """One condition: a word, and ids or a group with how many of it may go wrong."""
 
     __slots__ = ("allowed", "group", "ids", "word")
 
@@ -148,9 +146,7 @@ def _group_state(condition: Condition, members: GroupCount) -> str:
 
 
 def refuse_unknown(edit: "Edit", jobs: "list[Job]") -> None:
-    """Raise BadArgument when new jobs wait for what is neither among them, nor in the file or its
-    archive.
-    """
+    """Raise BadArgument when a new job waits for one that is nowhere, nor among them."""
     ids = {job.id for job in jobs}
     labels = {job.group for job in jobs}
     for job in jobs:
@@ -199,9 +195,7 @@ def settle(edit: "Edit", waiting: "Iterable[Job] | None" = None) -> "list[Job]":
 
 
 def revive(edit: "Edit") -> "list[Job]":
-    """Make pending again what was cancelled only because of jobs that are pending again in this
-    edit.
-    """
+    """Make pending again what was cancelled only because of jobs that are now pending."""
     rows = [job for job in edit.rows((b"\tnever ",)) if job.status == "cancelled" and job.after]
     left = {job.id: job for job in rows if (job.error or "").startswith("never ")}
     revived: list[Job] = []

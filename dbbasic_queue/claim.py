@@ -34,9 +34,7 @@ class Stale(QueueError):
 
 
 class Look:
-    """What one look found: `due` tickets in order, rows that wait or are processing, and when the
-    next is due.
-    """
+    """What one look found: `due` tickets in order, other rows that matter, the next time."""
 
     def __init__(self, wants: "Wants", aging: "Mapping[str, float]") -> None:
         self._wants = wants
@@ -228,9 +226,7 @@ class _Rows:
 
 
 def _due_pattern(limit: int) -> "re.Pattern[bytes]":
-    """Return what finds pending rows with run_at <= limit, or a run_at that is the row's
-    created_at.
-    """
+    """Return what finds pending rows with run_at <= limit, or equal to created_at."""
     return re.compile(
         rb"\tpending\t(\d+)(?:\.\d*)?\t(?:\1|%b)(?:\.\d*)?\t" % _at_most(limit).encode()
     )

@@ -57,9 +57,7 @@ class QueueFile:
         return self._lock.fd
 
     def lock(self, timeout: float, *, create: bool = False) -> bool:
-        """Take the lock and read the header; False, without the lock, if there is no file and not
-        `create`.
-        """
+        """Take the lock and read the header; False if there is no file and not `create`."""
         if not self._lock.take(timeout, self._create if create else None):
             return False
         try:
@@ -172,9 +170,7 @@ class QueueFile:
             raise NotStored(f"{self.path}: perhaps stored: {error.strerror}, twice") from error
 
     def _settle_rename(self) -> None:
-        """Sync the folder if whoever renamed last died before he did: a power cut would bring the
-        old file back.
-        """
+        """Sync the folder for a rename whose author died before he did: see `unsettled`."""
         unsettled = os.path.join(self.side, "unsettled")
         if os.path.exists(unsettled):
             sync_folder(os.path.dirname(self.real))

@@ -334,9 +334,7 @@ class Edit:
         return self._changed.get(at)
 
     def moves(self) -> "tuple[list[int], list[int]]":
-        """After a commit: where the changed rows began, and by how much a row behind each of them
-        has moved.
-        """
+        """After a commit: where changed rows began, and how far what follows each has moved."""
         starts = sorted(self._changed)
         for at, job in self._changed.items():
             if job is not None:

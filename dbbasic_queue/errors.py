@@ -38,9 +38,7 @@ class UnknownJob(QueueError, LookupError):
 
 
 class Snooze(Exception):
-    """Raise in a handler: put the job back for `seconds` (or a timedelta); the attempt is not
-    counted.
-    """
+    """Raise in a handler: put the job back for `seconds` (or a timedelta), uncounted."""
 
     def __init__(self, seconds: "float | timedelta") -> None:
         super().__init__(f"put back for {seconds}")
@@ -60,9 +58,7 @@ class Retry(Exception):
 
 
 class Discard(Exception):
-    """Raise in a handler: the job has failed for good, without another attempt; `reason` becomes
-    its error.
-    """
+    """Raise in a handler: the job has failed for good, and `reason` is its error."""
 
     def __init__(self, reason: str = "discarded") -> None:
         super().__init__(reason)

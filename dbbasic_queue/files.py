@@ -72,9 +72,7 @@ def copy_range(source: int, target: int, start: int, stop: int) -> None:
 
 
 def dress(fd: int, like: os.stat_result) -> bool:
-    """Give a new file the mode, owner and group of another, never a wider mode; True when all are
-    the same.
-    """
+    """Give a new file mode, owner and group of another, never wider; True when all took."""
     mine = os.fstat(fd)
     if (mine.st_uid, mine.st_gid) != (like.st_uid, like.st_gid):
         for owner in (like.st_uid, -1):
@@ -108,9 +106,7 @@ def copy_attributes(source: int, target: int) -> None:
 
 
 def read_header(fd: int, path: str) -> Header | None:
-    """Return the file's header; None when there is none yet (empty, or torn while it was first
-    written).
-    """
+    """Return the file's header, None when there is none yet: empty, or torn when written."""
     start = os.pread(fd, 4096, 0)
     while b"\n" not in start:
         more = os.pread(fd, BLOCK, len(start))
@@ -145,9 +141,7 @@ def last_line(fd: int, size: int) -> bytes:
 
 
 def blocks(fd: int, start: int, stop: int | None = None) -> "Iterator[tuple[int, bytes]]":
-    """Yield (offset, bytes) of about a MiB, each of whole lines; a last line without newline is
-    left out.
-    """
+    """Yield (offset, bytes) of about a MiB of whole lines; an unended last one is left out."""
     rest = b""
     while stop is None or start + len(rest) < stop:
         want = BLOCK if stop is None else min(BLOCK, stop - start - len(rest))

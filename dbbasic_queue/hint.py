@@ -20,9 +20,7 @@ _LONGEST_TAIL = 1 << 20
 
 
 class Hint:
-    """What was seen: the file's inode, size and mtime, when, and the rows that matter to an idle
-    tick.
-    """
+    """What was seen: inode, size and mtime, when, and the rows that matter to a tick."""
 
     __slots__ = ("bound", "inode", "last_id", "looked_at", "mtime", "processing", "size", "waiting")
 
@@ -147,9 +145,7 @@ def stamp_of(st: os.stat_result) -> tuple[int, int, int]:
 def carry(
     file: "QueueFile", seen: os.stat_result, changed: "Iterable[tuple[int, Job | None]]"
 ) -> None:
-    """After a rename: keep a hint that held for the old file, lowered by the rows that the edit
-    touched.
-    """
+    """After a rename: keep a hint that held, lowered by the rows that the edit touched."""
     hint = read(file.side)
     if hint is None or (hint.inode, hint.size, hint.mtime) != (
         seen.st_ino,

@@ -136,9 +136,7 @@ class Job:
         return self.status in ("completed", "failed", "cancelled")
 
     def is_due(self, now: float) -> bool:
-        """Whether the row's own time has come; a clock that steps back delays no job that was for
-        at once.
-        """
+        """Whether the row's time has come; a clock that steps back delays no job for at once."""
         return self.run_at <= now or self.run_at <= self.created_at
 
     def as_dict(self) -> "dict[str, Any]":
@@ -224,9 +222,7 @@ class Job:
 
 
 def whole(cell: bytes) -> int:
-    """Return the whole number of a cell; the old package wrote some with a fraction, which is
-    rounded up.
-    """
+    """Return the whole number of a cell; a fraction, from the old package, is rounded up."""
     try:
         return int(cell)
     except ValueError:
@@ -237,9 +233,7 @@ def whole(cell: bytes) -> int:
 
 
 def encode(column: str, value: "Any") -> bytes:
-    """Return the bytes of a value in a column; None is an empty cell, but JSON null for payload
-    and result.
-    """
+    """Return the bytes of a value in a column; None is empty, or JSON null where JSON is."""
     if isinstance(value, bytes):
         return value
     if column in _JSON:
@@ -259,9 +253,7 @@ _last = 0
 
 
 def new_id() -> str:
-    """Return 16 hex characters that sort by time: 13 of microseconds, rising within the process, 3
-    of chance.
-    """
+    """Return 16 hex characters: 13 of microseconds, rising in the process, 3 of chance."""
     return new_ids(1)[0]
 
 

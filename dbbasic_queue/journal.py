@@ -160,9 +160,7 @@ class WorkerFile:
         self._room = self._end + ROOM
 
     def append(self, lines: bytes, *, durable: bool) -> None:
-        """Add lines at the known end; LostFile, with nothing written, when the file is no longer
-        ours.
-        """
+        """Add lines at the known end; LostFile, with nothing written, when it is not ours."""
         if self._fd < 0 or not os.fstat(self._fd).st_nlink:
             raise LostFile(f"{self.path}: is gone; what this worker held may run a second time")
         for pause in _PAUSES:
@@ -250,9 +248,7 @@ def worker_of(job: Job) -> tuple[str, int]:
 
 
 def overlay(job: Job, lines: "Iterable[Line]", k: int) -> tuple[Job, bool]:
-    """Return a processing row as its worker's lines say it is, and whether an outcome is among
-    them.
-    """
+    """Return a processing row as its worker's lines say, and whether it has ended there."""
     ended = False
     for entry in lines:
         if entry.k == k and entry.id == job.cells[0]:

@@ -46,9 +46,7 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Lock:
-    """Who may write one queue file.  While it is `held`, `fd` is the file, open for reading and
-    appending.
-    """
+    """Who may write one queue file.  While `held`, `fd` is the file, open for appending."""
 
     def __init__(self, path: str) -> None:
         self.path = path  # as given, absolute; `real` has every link resolved
@@ -152,9 +150,7 @@ class Lock:
             raise QueueError(f"{self.path}: cannot be opened: {error.strerror}") from error
 
     def _still_there(self) -> bool:
-        """Whether the locked file is still what the path means: neither renamed over nor a changed
-        link.
-        """
+        """Whether the locked file is still what the path means: not replaced, no other link."""
         try:
             now = os.stat(self.path)
         except FileNotFoundError:
@@ -203,9 +199,7 @@ class Lock:
         return -1
 
     def _wait_for(self, fd: int, timeout: float) -> None:
-        """Wait for the kernel's lock.  What was slept is counted: no clock that a test may have
-        frozen.
-        """
+        """Wait for the kernel's lock, counting sleeps: a test may have frozen the clock."""
         pause = 0.0002
         while True:
             try:
@@ -254,9 +248,7 @@ def make_folder(path: str) -> None:
 
 
 def make(name: str, flags: int, like: str) -> int:
-    """Open `name` for writing; a new file gets mode, owner and group of the file `like`, never
-    wider.
-    """
+    """Open `name` for writing; a new file is as open as the file `like`, never wider."""
     while True:
         try:
             fd = os.open(name, flags | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -56,9 +56,7 @@ def error_with(text: str, values: "tuple[Any, ...]", block: str) -> None:
 
 
 def traceback_of(failure: BaseException) -> str:
-    """Return the whole traceback, each line escaped; a message with newlines cannot look like a
-    log line.
-    """
+    """Return the whole traceback, each line escaped and indented, so none can be forged."""
     import traceback
 
     try:

@@ -50,9 +50,7 @@ def find_row(fd: int, id: bytes, start: int, stop: int) -> tuple[int, bytes] | N
 
 
 def _find_row(fd: int, id: bytes, left: int, right: int, start: int) -> tuple[int, bytes] | None:
-    """Search a stretch, beginning with the newline before it (every row follows one: the header's
-    is before `start`).
-    """
+    """Search a stretch of whole rows, with the newline before it: every row follows one."""
     needle = b"\n" + id + b"\t"
     at, rest = left - 1, b""
     while at < right:
@@ -79,9 +77,7 @@ def _find_row(fd: int, id: bytes, left: int, right: int, start: int) -> tuple[in
 def lines_with(
     block: bytes, needles: "Iterable[bytes]"
 ) -> "set[tuple[int, int]] | list[tuple[int, int]]":
-    """Return (begin, end) of the lines of a block that hold a needle; of all lines when there is
-    none.
-    """
+    """Return (begin, end) of the lines of a block that hold a needle; all without needles."""
     found = set()
     every = True
     for needle in needles:

@@ -40,9 +40,7 @@ def new_job(
     id: str | None = None,
     columns: "Mapping[str, str]" = {},  # noqa: B006 (never changed)
 ) -> Job:
-    """Return a job that is in no file yet, with everything checked; see `Queue.enqueue` for the
-    arguments.
-    """
+    """Return a job that is in no file yet, with everything checked; see `Queue.enqueue`."""
     if (
         not isinstance(job_type, str)
         or not 0 < len(job_type) <= 100

@@ -36,9 +36,7 @@ _queues: "dict[tuple[str, str, str], Queue]" = {}
 
 
 def default_queue() -> "Queue":
-    """Return the queue of $DBBASIC_QUEUE, else data/queue.tsv under the working folder, looked up
-    at each call.
-    """
+    """Return the queue of $DBBASIC_QUEUE, else data/queue.tsv here, looked up at each call."""
     path = os.environ.get("DBBASIC_QUEUE") or "data/queue.tsv"
     key = (
         path,
@@ -136,9 +134,7 @@ class Queue:
         return ids
 
     def cancel(self, job_id: str) -> bool:
-        """Cancel a pending job, and what can now never run; False when it is unknown or no longer
-        pending.
-        """
+        """Cancel a pending job, and what can now never run; False when it is not pending."""
         with self._edit() as e:
             job = e.get(job_id)
             if job is None or job.status != "pending":
@@ -198,9 +194,7 @@ class Queue:
         return len(gone)
 
     def archive(self, older_than: "float | timedelta") -> int:
-        """Move jobs that finished more than `older_than` seconds ago to `queue.tsv.d/archive`;
-        return how many.
-        """
+        """Move jobs that finished `older_than` seconds ago to the archive; return how many."""
         from .archive import archive
 
         gone = archive(self._edit(), self.file, older_than)
@@ -220,9 +214,7 @@ class Queue:
     # --- questions
 
     def get(self, id: str) -> Job | None:
-        """Return the job with this id as it is now, from the file or else the archive; None when
-        unknown.
-        """
+        """Return the job as it is now, from the file or else its archive; None when unknown."""
         return lookup.get(self.file, id)
 
     def get_job(self, job_id: str) -> "dict[str, Any] | None":
@@ -249,9 +241,7 @@ class Queue:
         return lookup.select(self.file, status, type, queue, worker, newest, limit)
 
     def counts(self, *columns: str) -> "dict[Any, int]":
-        """Count jobs by columns: counts("status") -> {"pending": 3, …}, counts("queue", "status")
-        -> {(…, …): 3}.
-        """
+        """Count by columns: counts("status") -> {"pending": 3}, two give {("a", "b"): 3}."""
         columns = columns or ("status",)
         if unknown := set(columns) - COUNTABLE:
             raise BadArgument(f"counts({unknown.pop()!r}): none of {', '.join(sorted(COUNTABLE))}")
@@ -287,18 +277,14 @@ class Queue:
         return live_workers(self.file, self.lock_timeout)[0]
 
     def stop(self, name: str | None = None) -> "list[LiveWorker]":
-        """Ask the live workers (of this `name`, or all) to stop as on SIGTERM; return those that
-        were asked.
-        """
+        """Ask live workers (of this `name`, or all) to stop as on SIGTERM; return them."""
         asked = [one for one in self.workers() if name in (None, one.name, one.id)]
         for one in asked:
             self.file.note(os.path.join(self.file.side, "workers", one.id + ".stop"), b"stop\n")
         return asked
 
     def backup(self, path: "str | os.PathLike[str]") -> None:
-        """Copy the queue to `path`, with all that workers have finished until now: a restored copy
-        re-runs none of it.
-        """
+        """Copy the queue to `path`, with what workers have finished: restored, none re-runs."""
         from .archive import backup
 
         backup(self._edit(), self.file, os.path.abspath(os.fspath(path)))
@@ -328,9 +314,7 @@ class Queue:
         keep: "Mapping[str, Any] | None" = None,
         keep_by: str = "archive",
     ) -> None:
-        """Run the jobs that are due and return: one tick.  See the module-level function for the
-        arguments.
-        """
+        """Run the jobs that are due: one tick.  The module-level function says the arguments."""
         if not hasattr(handlers, "keys") or not hasattr(handlers, "__getitem__"):
             raise BadArgument(f"handlers={handlers!r:.80} is no mapping of types to functions")
         if run_for is None and hint.idle(self.file.real):

@@ -150,9 +150,7 @@ def recover(
 
 
 def _charged(job: Job, start: "Line | None", max_attempts: int) -> "Cells":
-    """Return the cells of a job whose worker died in it: failed at its last attempt, else due at
-    once.
-    """
+    """Return the cells of a job whose worker died in it: failed at its last, else due."""
     now = time.time()
     attempt = start.attempt if start else job.attempts + 1
     limit = int(start.cells.get("max_attempts", b"0")) if start else 0

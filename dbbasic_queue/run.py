@@ -1,6 +1,4 @@
-"""One run of one handler: the layers around it, its time limit, and the few ways in which it can
-end.
-"""
+"""One run of one handler: its layers, its time limit, and how it can end."""
 
 import math
 import threading
@@ -122,9 +120,7 @@ class Options:
 
 
 class Run:
-    """What runs in this thread now: read by the signal handler and by the thread that watches the
-    time.
-    """
+    """What runs in this thread now; the signal handler and the watching thread look here."""
 
     def __init__(self, handlers: "Handlers", layers: "Sequence[Layer]") -> None:
         self._handlers = handlers

@@ -59,9 +59,7 @@ class Header:
         self.numbers = [at for at, name in enumerate(columns) if name in NUMBERS]
 
     def with_columns(self, names: "set[str]") -> "Header":
-        """Return a header that also has `names` and all of ours; new ones go in before
-        `finished_at`.
-        """
+        """Return a header that has `names` and all of ours too, the new ones before the last."""
         missing = [name for name in COLUMNS if name not in self.index]
         missing += sorted(name for name in names if name not in self.index and name not in COLUMNS)
         if not missing and self.columns[-1] not in names:
@@ -97,9 +95,7 @@ def parse_header(line: bytes, path: str) -> Header:
 
 
 def split(line: bytes, header: Header) -> list[bytes] | None:
-    """Return the cells of a line (without its newline), one per column; None when their number is
-    wrong.
-    """
+    """Return the cells of a line (without its newline), None when their number is wrong."""
     cells = line.split(b"\t")
     if len(cells) != header.width:
         if len(cells) != len(CONTRACT):
@@ -177,9 +173,7 @@ def _replace_unsafe(by: "Callable[[Any], str]", text: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Return `text` as one that fits into a cell and is safe on a terminal; `unescape` brings it
-    back.
-    """
+    """Return `text` as one that fits a cell and is safe to print; `unescape` undoes it."""
     if "\\" in text:
         text = text.replace("\\", "\\\\")
     return text if text.isprintable() else _replace_unsafe(_escaped, text)

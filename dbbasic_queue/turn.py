@@ -1,6 +1,4 @@
-"""A worker's edits: fold what it finished, take in the dead, claim the next rows, all in one
-rewrite of the file.
-"""
+"""A worker's edits: fold its outcomes, take in the dead, claim, all in one rewrite."""
 
 import time
 from heapq import merge
@@ -181,9 +179,7 @@ class Turns:
         return taken
 
     def _may_start(self, e: Edit, job: Job) -> bool | None:
-        """None: leave the row.  False: claim it.  True: claim it, to run first, and nothing behind
-        it.
-        """
+        """None: leave the row.  False: claim it.  True: claim it, to run first and alone."""
         if self._options.run_for is None and (
             job.cells[0] in self.again or job.created_at > self._begun + _LATER
         ):
