@@ -74,6 +74,7 @@ class Lock:
 
         QueueBusy after `timeout` seconds, or at once when this thread holds the lock already.
         """
+        began = time.clock_gettime(time.CLOCK_MONOTONIC)
         if not self._mutex.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
             raise QueueBusy(
                 f"{self.path}: another thread of this process held the lock for {timeout} s"
@@ -83,7 +84,7 @@ class Lock:
             raise QueueBusy(f"{self.path}: this thread is in the middle of an edit of this queue")
         try:
             self.held = True
-            self._waited = 0.0
+            self._waited = time.clock_gettime(time.CLOCK_MONOTONIC) - began
             if self._take(timeout, create):
                 return True
         except BaseException:

@@ -278,10 +278,12 @@ def text_of(failure: BaseException) -> str:
 
 
 def log_failure(job: Job, failure: BaseException) -> None:
-    """Log the whole traceback of an attempt that did not succeed."""
+    """Log the end of an attempt that did not succeed, with the whole traceback."""
     from . import log
 
-    if not isinstance(failure, (Snooze, KeyboardInterrupt, Stopped)):
-        text = "job %s %s attempt %d by %s ended with %s"
-        values = (job.id, job.type, job.attempts, job.worker or "", text_of(failure))
+    text = "job %s %s attempt %d by %s ended with %s"
+    values = (job.id, job.type, job.attempts, job.worker or "", text_of(failure))
+    if isinstance(failure, (Snooze, KeyboardInterrupt, Stopped)):
+        log.info(text, *values)
+    else:
         log.error_with(text, values, traceback_of(failure))

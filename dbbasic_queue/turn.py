@@ -49,6 +49,7 @@ class Turns:
         """
         dead: list[Dead] = []
         events: list[tuple[str, Job]] = []
+        died: list[tuple[Job, str]] = []
         try:
             with Edit(self._file, self._queue.lock_timeout, create=False) as e:
                 if not e.exists:
@@ -67,11 +68,15 @@ class Turns:
                         others.append(job)
                     elif give_back is None or job.cells[0] in give_back:
                         self._follow(e.set(job, {"status": PENDING, "worker": b""}))
+                held = {job.cells[0]: job.raw("worker").decode() for job in others}
                 dead, alive = find_dead(self._file, self._journal.id)
                 for job, how in recover(e, others, dead, alive, self._options.max_attempts):
                     self._follow(job)
-                    if how != "returned":
-                        events.append((how if how == "recovered" else _event(job, 0), job))
+                    if how == "recovered":
+                        died.append((job, held[job.cells[0]]))
+                        events.append((how, job))
+                    elif how == "folded":
+                        events.append((_event(job, 0), job))
                 met = settle(e, look.waiting.values())
                 for job in e.cancelled:
                     look.waiting.pop(job.cells[0], None)
@@ -86,6 +91,10 @@ class Turns:
                 if leaving or (room and not taken and self._options.run_for is None):
                     self._journal.remove()
                 remove_if_empty(self._file)
+                for job, worker in died:
+                    text = "job %s %s attempt %d by %s: %s; now %s"
+                    values = (job.id, job.type, job.attempts, worker, job.error or "", job.status)
+                    log.warn(text, *values)
                 return taken, events
         except BaseException:
             self.look.close()  # it followed changes that were not made

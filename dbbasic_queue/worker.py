@@ -203,9 +203,6 @@ class Worker:
                     self._journal.cut()
         for event, job in events:
             self._done[event] += 1
-            if event == "recovered":
-                text = "job %s %s: %s; attempt %d"
-                log.warn(text, job.id, job.type, job.error or "", job.attempts)
             log.tell(self._options.listeners, event, [job])
 
     # --- running

@@ -27,13 +27,19 @@ def main(argv: "Sequence[str] | None" = None) -> int:
         flush(sys.stdout)
         return status
     except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_the_rest()
         return 0
-    except KeyboardInterrupt:
-        return 130
-    except OSError as error:  # of stdout
+    except OSError as error:
+        _drop_the_rest()
         tell(f"the answer cannot be written: {error.strerror}")
         return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _drop_the_rest() -> None:
+    """Let what stdout still holds go nowhere, so that Python does not try again when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _answer(argv: "Sequence[str] | None") -> int:
@@ -47,10 +53,10 @@ def _answer(argv: "Sequence[str] | None") -> int:
     except (Usage, QueueError) as error:
         tell(str(error))
         return 2
-    except BrokenPipeError:
-        raise
     except OSError as error:
-        tell(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        if error.filename is None:  # of stdout
+            raise
+        tell(f"{error.filename}: {error.strerror}")
         return 2
     except Exception:  # a bug: 1 would read as "no"
         import traceback

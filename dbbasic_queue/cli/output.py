@@ -104,10 +104,12 @@ class Output:
 
 
 def tell(text: str, name: str = PROGRAM) -> None:
-    """Print one line on stderr."""
-    if sys.stderr is not None:
-        flush(sys.stdout)
+    """Print one line on stderr, where there is one."""
+    flush(sys.stdout)
+    try:
         print(visible(f"{name}: {text}" if name else text), file=sys.stderr, flush=True)
+    except OSError:  # closed, or a pipe that nobody reads
+        return
 
 
 def ask(question: str) -> bool:

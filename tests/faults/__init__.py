@@ -1,4 +1,4 @@
-"""Processes that are killed, disks that fail: slow tests, and what the quick ones share with them."""
+"""Processes that are killed, disks that fail: slow tests, and what quick ones share with them."""
 
 import pytest
 
