@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 def purge(
     edit: Edit,
     older_than: "float | timedelta | None",
-    *,
     status: str | None,
     type: str | None,
     queue: str | None,

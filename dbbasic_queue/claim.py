@@ -42,6 +42,7 @@ class Look:
         self.due: list[int] = []
         self.waiting: dict[bytes, Job] = {}
         self.processing: dict[bytes, Job] = {}
+        self.bad, self.bad_at = b"", 0  # the first line that looked due and is no row
         self.ready = 0  # rows whose `after` is met, and which were left all the same
         self.for_others = False  # rows are due that this worker does not run
         self.bound = NEVER_DUE  # when the first of the rows is due that are neither due nor waiting
@@ -111,6 +112,8 @@ class Look:
                 begin = block.rfind(b"\n", 0, found.start()) + 1
                 end = block.find(b"\n", found.start())
                 cells = row(block[begin:end], edit.header)
+                if cells is None and not self.bad:
+                    self.bad, self.bad_at = block[begin:end], offset + begin
                 if cells is not None and cells[3] == PENDING and cells[0] not in self.waiting:
                     job = Job(cells, edit.header, offset + begin, end - begin + 1)
                     if job.raw("after"):

@@ -19,12 +19,14 @@ from .files import (
     sync_folder,
     write_all,
 )
-from .lock import lock_at, make, try_lock
+from .lock import Lock, make, try_lock
 from .tsv import HEADER, Header
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+    from .job import Job
 
     Piece = bytes | tuple[int, int]  # new bytes, or a stretch of the present file
 
@@ -37,7 +39,7 @@ class QueueFile:
     """One queue file.  Everything but `lock` and the paths asks that the lock is held."""
 
     def __init__(self, path: str) -> None:
-        self._lock = lock_at(path)
+        self._lock = Lock(path)
         self.path = path
         self.header = HEADER
         self._warned = False
@@ -198,8 +200,8 @@ class QueueFile:
             fd = os.open(
                 temporary, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
             )
-            self._keep_owner(fd, seen)
             copy_attributes(self.fd, fd)
+            self._keep_owner(fd, seen)
             self.write(pieces, fd)
             os.fsync(fd)
             self._hold(fd)
@@ -324,3 +326,13 @@ class QueueFile:
             raise
         finally:
             os.close(fd)
+
+
+def unhurried(body: "Callable[[], list[Job]]") -> "list[Job]":
+    """Return what an edit returns; when somebody wrote without the lock meanwhile, start again."""
+    for _ in range(3):
+        try:
+            return body()
+        except Changed:
+            continue
+    return body()

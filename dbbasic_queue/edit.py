@@ -199,18 +199,12 @@ class Edit:
 
     def set(self, job: Job, cells: "Mapping[str, bytes]") -> Job:
         """Give a job that was read in this edit new cells, as they are to stand in the file."""
-        index = job.header.index
-        new = job.copy()
-        for column, cell in cells.items():
-            at = index.get(column)
-            if at is not None:
-                new.cells[at] = cell
-            elif cell:
-                self._wanted.add(column if column in HEADER.index else check_column(column))
-                header = job.header.with_columns({column})
-                return self.set(
-                    Job(job.line(header)[:-1].split(b"\t"), header, job.at, job.size), cells
-                )
+        new = job.with_cells(cells)
+        if new.header is not job.header:
+            wanted = new.columns_in_use() - job.header.index.keys()
+            for name in wanted - HEADER.index.keys():
+                check_column(name)
+            self._wanted |= wanted
         return self.put(job, new)
 
     def put(self, old: Job, new: Job) -> Job:

@@ -33,6 +33,10 @@ class NotStored(QueueError):
     """The disk refused (full, quota, I/O error); the file is as it was before the call."""
 
 
+class BadRow(QueueError, ValueError):
+    """A cell of a row cannot be read; the message names the job and the column."""
+
+
 class UnknownJob(QueueError, LookupError):
     """No job has this id, neither in the file nor in its archive."""
 

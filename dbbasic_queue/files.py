@@ -88,13 +88,17 @@ def dress(fd: int, like: os.stat_result) -> bool:
 
 
 def copy_attributes(source: int, target: int) -> None:
-    """Copy access lists, labels and user attributes, as far as we may."""
+    """Copy access lists, labels and user attributes, as far as we may, and drop inherited ones."""
     if not hasattr(os, "listxattr"):
         return
     try:
         names = os.listxattr(source)
+        inherited = set(os.listxattr(target)).difference(names)
     except OSError:
         return
+    for name in inherited:
+        if name.startswith("system.posix_acl"):
+            os.removexattr(target, name)
     for name in names:
         try:
             os.setxattr(target, name, os.getxattr(source, name))

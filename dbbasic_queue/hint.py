@@ -85,6 +85,8 @@ def idle(real: str) -> bool:
             return False
     except FileNotFoundError:
         return True
+    except OSError:
+        return False  # a look will say what is wrong
     if not st.st_size:
         return True
     hint = read(side)

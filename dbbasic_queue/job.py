@@ -7,12 +7,12 @@ import math
 import os
 import time
 
-from .errors import BadArgument
+from .errors import BadArgument, BadRow
 from .tsv import dump, escape, load, unescape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from .tsv import Header
@@ -51,6 +51,13 @@ class Job:
         cell = self.raw(column)
         return float(cell) if cell else None
 
+    def _json(self, at: int) -> "Any":
+        try:
+            return load(self.cells[at])
+        except ValueError as error:
+            column = self.header.columns[at]
+            raise BadRow(f"job {self.id}: its {column} cannot be read as JSON: {error}") from None
+
     @property
     def id(self) -> str:
         return self.cells[0].decode()
@@ -62,7 +69,7 @@ class Job:
     @property
     def payload(self) -> "Any":
         if self._payload is _UNREAD:
-            self._payload = load(self.cells[2])
+            self._payload = self._json(2)
         return self._payload
 
     @property
@@ -87,7 +94,7 @@ class Job:
 
     @property
     def result(self) -> "Any":
-        return load(self.cells[8])
+        return self._json(8)
 
     @property
     def queue(self) -> str:
@@ -161,14 +168,25 @@ class Job:
         new._record = self._record
         return new
 
-    def replace(self, **cells: "Any") -> "Job":
-        """Return a copy with other values in some columns."""
+    def with_cells(self, cells: "Mapping[str, bytes]") -> "Job":
+        """Return a copy with other cells, as they stand in a file; it has the columns they need."""
+        index = self.header.index
+        missing = {name for name, cell in cells.items() if cell and name not in index}
         new = self.copy()
-        for column, value in cells.items():
-            new.cells[self.header.index[column]] = encode(column, value)
+        if missing:
+            new.header = self.header.with_columns(missing)
+            new.cells = self.line(new.header)[:-1].split(b"\t")
+            index = new.header.index
+        for name, cell in cells.items():
+            if name in index:
+                new.cells[index[name]] = cell
         if "payload" in cells:
             new._payload = _UNREAD
         return new
+
+    def replace(self, **cells: "Any") -> "Job":
+        """Return a copy with other values in some columns."""
+        return self.with_cells({column: encode(column, value) for column, value in cells.items()})
 
     def raw(self, column: str) -> bytes:
         """Return a cell as it stands in the file, b"" when the file does not have the column."""
@@ -249,6 +267,7 @@ def encode(column: str, value: "Any") -> bytes:
 
 # --- ids
 
+DAY = 86_400_000_000  # microseconds
 _last = 0
 
 
@@ -260,7 +279,8 @@ def new_id() -> str:
 def new_ids(count: int, above: str = "") -> list[str]:
     """Return ids in rising order, all greater than the id `above`."""
     global _last
-    first = max(int(time.time() * 1e6), _last + 1)
+    now = int(time.time() * 1e6)
+    first = max(now, _last + 1) if _last < now + DAY else now  # the clock was wrong for a while
     _last = first + count - 1
     if above:
         first = max(first, int(above[:13], 16) + 1)
@@ -270,4 +290,4 @@ def new_ids(count: int, above: str = "") -> list[str]:
 
 def is_ahead(id: str) -> bool:
     """Whether an id says a time more than a day ahead: it was not made from a clock."""
-    return int(id[:13], 16) > (time.time() + 86400) * 1e6
+    return int(id[:13], 16) > time.time() * 1e6 + DAY

@@ -83,6 +83,12 @@ def end_line(job: Job, cells: "Cells") -> bytes:
     return line(k, "end", job.cells[0], attempt, time.time(), cells)
 
 
+def record_line(job: Job, cells: "Cells") -> bytes:
+    """Return the line that adds cells to a job while it runs."""
+    k, attempt = claim_number(job), job.attempts + 1
+    return line(k, "record", job.cells[0], attempt, time.time(), cells)
+
+
 def parse(data: bytes) -> tuple[list[Line], bool]:
     """Return the good lines, and whether a bad one stands before a good one: damage, no crash."""
     lines: list[Line] = []
@@ -249,21 +255,17 @@ def worker_of(job: Job) -> tuple[str, int]:
 
 def overlay(job: Job, lines: "Iterable[Line]", k: int) -> tuple[Job, bool]:
     """Return a processing row as its worker's lines say, and whether it has ended there."""
+    cells: Cells = {}
     ended = False
     for entry in lines:
         if entry.k == k and entry.id == job.cells[0]:
             if entry.event == "start":
-                job = job.replace(
-                    attempts=entry.attempt, **_known(job, {"started_at": b"%.3f" % entry.time})
-                )
+                cells["attempts"] = b"%d" % entry.attempt
+                cells["started_at"] = b"%.3f" % entry.time
             else:
-                job = job.replace(**_known(job, entry.cells))
+                cells |= entry.cells
             ended = ended or entry.event == "end"
-    return job, ended
-
-
-def _known(job: Job, cells: "Cells") -> "Cells":
-    return {name: cell for name, cell in cells.items() if name in job.header.index}
+    return (job.with_cells(cells) if cells else job), ended
 
 
 def all_lines(side: str) -> "dict[str, list[Line]]":

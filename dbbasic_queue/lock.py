@@ -9,6 +9,7 @@ meanwhile.
 import os
 import threading
 import time
+import weakref
 
 from .errors import ForeignFile, QueueBusy, QueueError
 from .files import DENIED, dress, refuse_network_mount, sync_folder
@@ -19,30 +20,28 @@ if TYPE_CHECKING:
     from typing import Any
 
 _filelock: "Any" = None
-_locks: "dict[str, Lock]" = {}
 _KEPT = 64  # lock files held open between calls
-
-
-def lock_at(path: str) -> "Lock":
-    """Return this process's one Lock for an absolute path, shared by its threads."""
-    found = _locks.get(path)
-    if found is None:
-        while len(_locks) >= _KEPT:
-            idle = next((lock for lock in _locks.values() if not lock.held), None)
-            if idle is None:
-                break
-            _locks.pop(idle.path, None)
-            idle.close()
-        found = _locks[path] = Lock(path)
-    return found
+_locks: "weakref.WeakSet[Lock]" = weakref.WeakSet()
+_open: "dict[Lock, None]" = {}  # those whose lock file is held open, the oldest first
+_turns: "weakref.WeakValueDictionary[str, _Turn]" = weakref.WeakValueDictionary()
 
 
 def _after_fork_in_child() -> None:
-    for lock in _locks.values():
+    for lock in _locks:
         lock.close()  # never unlock here: the kernel's locks are the parent's
+    _open.clear()
+    _turns.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class _Turn:
+    """Whose turn it is among the threads of this process, whatever name they have for the file."""
+
+    def __init__(self) -> None:
+        self.mutex = threading.RLock()
+        self.held = False
 
 
 class Lock:
@@ -55,9 +54,10 @@ class Lock:
         self.fd = -1
         self.seen: os.stat_result  # of the file, when the lock was taken
         self._neighbour = -1
-        self._mutex = threading.RLock()
+        self._turn = _Turn()
         self._mount_is_fine = False
         self._waited = 0.0
+        _locks.add(self)
 
     def close(self) -> None:
         """Close what is open, without unlocking: in a forked child, or when nobody holds it."""
@@ -66,24 +66,36 @@ class Lock:
                 os.close(fd)
         self._neighbour = self.fd = -1
         self.held = False
-        self._mutex = threading.RLock()
+
+    __del__ = close
+
+    def close_if_idle(self) -> bool:
+        """Close what is open, unless some thread is using it."""
+        turn = _turns.get(self.real, self._turn)
+        if not turn.mutex.acquire(blocking=False):
+            return False
+        try:
+            if not turn.held:
+                self.close()
+            return not turn.held
+        finally:
+            turn.mutex.release()
 
     def take(self, timeout: float, create: "Callable[[str], None] | None" = None) -> bool:
-        """Take the lock and open the file; without a file call `create`, or return False without
-        the lock.
+        """Take the lock and open the file; without one call `create`, or return False, unlocked.
 
         QueueBusy after `timeout` seconds, or at once when this thread holds the lock already.
         """
+        turn = _turns.setdefault(self.real, _Turn())
         began = time.clock_gettime(time.CLOCK_MONOTONIC)
-        if not self._mutex.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
-            raise QueueBusy(
-                f"{self.path}: another thread of this process held the lock for {timeout} s"
-            )
-        if self.held:
-            self._mutex.release()
+        if not turn.mutex.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
+            raise QueueBusy(f"{self.path}: another thread of this process held it for {timeout} s")
+        if turn.held:
+            turn.mutex.release()
             raise QueueBusy(f"{self.path}: this thread is in the middle of an edit of this queue")
         try:
-            self.held = True
+            turn.held = self.held = True
+            self._turn = turn
             self._waited = time.clock_gettime(time.CLOCK_MONOTONIC) - began
             if self._take(timeout, create):
                 return True
@@ -95,18 +107,15 @@ class Lock:
 
     def release(self) -> None:
         """Let the next one in."""
-        fd, self.fd = self.fd, -1
-        self.held = False
         try:
-            if fd >= 0:
-                native().unlock_descriptor(
-                    fd
-                )  # not by closing alone: a child just forked may have a copy
-                os.close(fd)
+            if self.fd >= 0:
+                self.fd = _unlock(self.fd, close=True)
             if self._neighbour >= 0:
-                native().unlock_descriptor(self._neighbour)
+                self._neighbour = _unlock(self._neighbour, close=False)
         finally:
-            self._mutex.release()
+            turn = self._turn
+            self.held = turn.held = False  # last: a signal may ask to come in at any line
+            turn.mutex.release()
 
     def replaced_by(self, fd: int) -> None:
         """Go on with the file that was just renamed into place, and locked before."""
@@ -174,6 +183,7 @@ class Lock:
         while True:
             if self._neighbour < 0:
                 self._neighbour = self._open_neighbour()
+                _make_room(self)
                 if self._neighbour < 0:
                     return  # a folder that is not ours to write: the inode's lock alone serves
             self._wait_for(self._neighbour, timeout)
@@ -216,6 +226,27 @@ class Lock:
             time.sleep(nap)
             self._waited += nap
             pause = min(pause * 2, 0.005)
+
+
+def _make_room(newest: Lock) -> None:
+    """Close the lock files of queues that this process has not used for long."""
+    _open.pop(newest, None)
+    _open[newest] = None
+    for lock in list(_open)[: max(0, len(_open) - _KEPT)]:
+        if lock.close_if_idle():
+            del _open[lock]
+
+
+def _unlock(fd: int, *, close: bool) -> int:
+    """Unlock a descriptor; return it, or -1 when it is closed now."""
+    try:
+        native().unlock_descriptor(fd)  # not by closing alone: a child just forked may have a copy
+    except OSError:
+        close = True  # a file system without locks
+    if close:
+        os.close(fd)
+        return -1
+    return fd
 
 
 def native() -> "Any":

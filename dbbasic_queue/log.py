@@ -61,7 +61,7 @@ def traceback_of(failure: BaseException) -> str:
 
     try:
         text = "".join(traceback.format_exception(failure))
-    except Exception:  # the exception's own __str__ may raise
+    except BaseException:  # the exception's own __str__ may raise
         text = "".join(traceback.format_tb(failure.__traceback__)) + type(failure).__name__
     return "\n    ".join(visible(line) for line in text.rstrip("\n").split("\n"))
 

@@ -9,6 +9,7 @@ import os
 import time
 
 from .after import is_id
+from .errors import QueueError
 from .files import BLOCK, blocks, read_header
 from .job import Job
 from .tsv import HEADER, PROCESSING, row
@@ -151,25 +152,31 @@ def _seen(file: "QueueFile", job: Job) -> tuple[Job, bool]:
 
 
 def _read(file: "QueueFile", id: str) -> Job | None:
-    try:
-        fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    if not isinstance(id, str) or not id.isascii() or "\t" in id or "\n" in id:
+        return None
+    fd = _open(file)
+    if fd is None:
         return None
     try:
         header = read_header(fd, file.path)
-        if (
-            header is None
-            or not isinstance(id, str)
-            or not id.isascii()
-            or "\t" in id
-            or "\n" in id
-        ):
+        if header is None:
             return None
         found = find_row(fd, id.encode(), len(header.line) + 1, os.fstat(fd).st_size)
         cells = row(found[1][:-1], header) if found else None
         return Job(cells, header) if cells else None
+    except OSError as error:
+        raise QueueError(f"{file.path}: cannot be read: {error.strerror}") from error
     finally:
         os.close(fd)
+
+
+def _open(file: "QueueFile") -> int | None:
+    try:
+        return os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise QueueError(f"{file.path}: cannot be read: {error.strerror}") from error
 
 
 def jobs(file: "QueueFile", newest: bool = False) -> "Iterator[Job]":
@@ -181,9 +188,8 @@ def jobs(file: "QueueFile", newest: bool = False) -> "Iterator[Job]":
         lines = journal.all_lines(
             file.side
         )  # before the file: what is folded meanwhile stands there
-    try:
-        fd = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    fd = _open(file)
+    if fd is None:
         return
     try:
         header = read_header(fd, file.path) or HEADER
@@ -197,6 +203,8 @@ def jobs(file: "QueueFile", newest: bool = False) -> "Iterator[Job]":
                 worker, k = journal.worker_of(job)
                 job, _ = journal.overlay(job, lines.get(worker, ()), k)
             yield job
+    except OSError as error:
+        raise QueueError(f"{file.path}: cannot be read: {error.strerror}") from error
     finally:
         os.close(fd)
 

@@ -9,7 +9,7 @@ import time
 
 from . import hint, lookup
 from .after import revive
-from .disk import QueueFile
+from .disk import QueueFile, unhurried
 from .edit import Edit
 from .errors import BadArgument, UnknownJob
 from .job import Job, new_id
@@ -135,13 +135,18 @@ class Queue:
 
     def cancel(self, job_id: str) -> bool:
         """Cancel a pending job, and what can now never run; False when it is not pending."""
-        with self._edit() as e:
-            job = e.get(job_id)
-            if job is None or job.status != "pending":
-                return False
-            e.cancelled.append(e.change(job, status="cancelled", finished_at=time.time()))
-        tell(self.listeners, "cancelled", e.cancelled)
-        return True
+
+        def body() -> list[Job]:
+            with self._edit() as e:
+                job = e.get(job_id)
+                if job is None or job.status != "pending":
+                    return []
+                e.cancelled.append(e.change(job, status="cancelled", finished_at=time.time()))
+            return e.cancelled
+
+        cancelled = unhurried(body)
+        tell(self.listeners, "cancelled", cancelled)
+        return bool(cancelled)
 
     def retry(
         self,
@@ -156,19 +161,19 @@ class Queue:
         `id` is one id or several; without it every failed job of the filter.  What was cancelled
         only because of them comes back too.  `copy=True` adds new jobs like them instead.
         """
-        with self._edit() as e:
-            if id is not None:
-                ids = dict.fromkeys([id] if isinstance(id, str) else id)
-                rows = [lookup.as_ended(self.file, job) for job in map(e.get, ids) if job]
-                found = [job for job in rows if job.status in ("failed", "cancelled")]
-            else:
-                found = list(e.scan(status="failed", type=type, queue=queue))
-            if copy:
-                made = [job.anew() for job in found]
-                e.add_all(made)
-            else:
-                made = [e.put(job, job.again()) for job in found]
-                made += revive(e)
+        ids = None if id is None else dict.fromkeys([id] if isinstance(id, str) else id)
+
+        def body() -> list[Job]:
+            with self._edit() as e:
+                rows = e.scan("failed", type, queue) if ids is None else map(e.get, ids)
+                ended = [lookup.as_ended(self.file, job) for job in rows if job]
+                found = [job for job in ended if job.status in ("failed", "cancelled")]
+                if not copy:
+                    return [e.put(job, job.again()) for job in found] + revive(e)
+                e.add_all(made := [job.anew() for job in found])
+                return made
+
+        made = unhurried(body)
         tell(self.listeners, "retried", made)
         return [job.id for job in made]
 
@@ -181,15 +186,15 @@ class Queue:
         queue: str | None = None,
         ids: "Iterable[str] | None" = None,
     ) -> int:
-        """Delete jobs for good and return how many: finished ones, unless `status` or `ids` say
-        which.
+        """Delete jobs for good, and return how many.
 
-        `older_than` counts seconds since they finished.  Never one that is processing, nor one that
-        an unfinished job waits for.
+        Finished ones, unless `status` or `ids` say which; `older_than` counts seconds since they
+        finished.  Never one that is processing, nor one that an unfinished job waits for.
         """
         from .archive import purge
 
-        gone = purge(self._edit(), older_than, status=status, type=type, queue=queue, ids=ids)
+        wanted = None if ids is None else list(ids)
+        gone = unhurried(lambda: purge(self._edit(), older_than, status, type, queue, wanted))
         tell(self.listeners, "purged", gone)
         return len(gone)
 
@@ -197,7 +202,7 @@ class Queue:
         """Move jobs that finished `older_than` seconds ago to the archive; return how many."""
         from .archive import archive
 
-        gone = archive(self._edit(), self.file, older_than)
+        gone = unhurried(lambda: archive(self._edit(), self.file, older_than))
         tell(self.listeners, "archived", gone)
         return len(gone)
 

@@ -73,18 +73,24 @@ class Options:
             raise BadArgument(f"{asked[0]}= is not served by this version")
         if isinstance(queues, str):
             raise BadArgument(f"queues={queues!r:.80} is one text: give a list of labels")
-        for name_of, number in (("run_for", run_for), ("grace", grace), ("max_jobs", max_jobs)):
-            if number is not None and (isinstance(number, (bool, str)) or not number >= 0):
-                raise BadArgument(f"{name_of}={number!r:.80} is no number of at least 0")
+        at_least = {"run_for": (run_for, 0), "grace": (grace, 0)}
+        for name_of, (number, least) in (
+            at_least | {"max_jobs": (max_jobs, 0), "max_workers": (max_workers, 1)}
+        ).items():
+            if number is not None and not (_is_number(number) and number >= least):
+                raise BadArgument(f"{name_of}={number!r:.80} is no number of at least {least}")
         if name is not None and not (is_label(name) and name[0] != "."):
             raise BadArgument(
                 f"name={name!r:.80}: a worker's name is 1 to 100 letters, digits, _ . or -"
             )
-        for label, one in (settings or {}).items():
-            if unknown := set(one) - SETTINGS:
-                raise BadArgument(
-                    f"settings[{label!r}] has {unknown.pop()!r}, not one of {sorted(SETTINGS)}"
-                )
+        for what, functions in (
+            ("middleware", middleware),
+            ("listeners", listeners),
+            ("admit", admit),
+        ):
+            if not all(map(callable, functions)):
+                raise BadArgument(f"{what}={functions!r:.80} is no list of functions")
+        _check_settings(settings or {})
         self.handlers = handlers
         self.max_attempts = check_attempts(max_attempts)
         self.queues = list(queues) if queues is not None else None
@@ -117,6 +123,30 @@ class Options:
     def backoff_of(self, job: Job) -> "Backoff":
         words = job.backoff or self.settings.get(job.queue, {}).get("backoff")
         return parse_backoff(words) if words else self.backoff
+
+
+def _check_settings(settings: "Mapping[str, Mapping[str, Any]]") -> None:
+    if not hasattr(settings, "items"):
+        raise BadArgument(f"settings={settings!r:.80} is no mapping of queues to settings")
+    for label, one in settings.items():
+        where = f"settings[{label!r:.80}]"
+        if not hasattr(one, "items"):
+            raise BadArgument(f"{where} is {one!r:.80}, no mapping")
+        for what, value in one.items():
+            if what == "max_attempts":
+                check_attempts(value)
+            elif what == "timeout":
+                check_timeout(value)
+            elif what == "backoff":
+                parse_backoff(value)
+            elif what not in ("rank", "aging"):
+                raise BadArgument(f"{where} has {what!r:.80}, not one of {sorted(SETTINGS)}")
+            elif not _is_number(value) or (what == "rank" and value != int(value)):
+                raise BadArgument(f"{where}: {what}={value!r:.80} is no number")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
 
 
 class Run:
@@ -272,7 +302,7 @@ def text_of(failure: BaseException) -> str:
     )
     try:
         message = str(failure)
-    except Exception:  # an exception whose own __str__ raises
+    except BaseException:  # an exception whose own __str__ raises
         message = "(its text cannot be read)"
     return f"{name}: {message}"[:LONGEST_ERROR] if message else name
 

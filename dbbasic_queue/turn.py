@@ -7,6 +7,7 @@ from . import hint, log
 from .after import settle
 from .claim import Look
 from .edit import Edit
+from .files import blocks
 from .job import Job
 from .journal import WorkerFile
 from .queue import Queue
@@ -34,6 +35,8 @@ class Turns:
         self._options = options
         self._journal = journal
         self._unhandled: set[str] = set()
+        self._reported = False
+        self._raised: list[object] = []  # the `admit` functions that did
         self._begun = int(time.time())
         self.again: set[bytes] = set()  # put back by this worker: left to the next tick
         self.look = self._new_look()
@@ -60,6 +63,7 @@ class Turns:
                     self.look = self._new_look()
                 look = self.look
                 look.take(e, self._file.fd, now)
+                self._report_bad_line()
                 self._fold(e, outcomes, events)
                 mine = self._journal.id.encode() + b"."
                 others = []
@@ -102,6 +106,16 @@ class Turns:
         finally:
             for one in dead:
                 one.close()
+
+    def _report_bad_line(self) -> None:
+        """Log a line that is no row, once; `doctor` lists them all."""
+        if self.look.bad and not self._reported:
+            self._reported = True
+            before = blocks(self._file.fd, 0, self.look.bad_at)
+            number = 1 + sum(block.count(b"\n") for _, block in before)
+            text = self.look.bad.decode(errors="backslashreplace")[:80]
+            path = self._queue.path
+            log.warn("%s:%d: cannot be read as a row and is left as it is: %s", path, number, text)
 
     def _new_look(self) -> Look:
         aging = {
@@ -190,7 +204,7 @@ class Turns:
     def _may_start(self, e: Edit, job: Job) -> bool | None:
         """None: leave the row.  False: claim it.  True: claim it, to run first and alone."""
         if self._options.run_for is None and (
-            job.cells[0] in self.again or job.created_at > self._begun + _LATER
+            job.cells[0] in self.again or self._begun + _LATER < job.created_at <= time.time()
         ):
             return None
         if not job.payload_is_json():
@@ -214,7 +228,9 @@ class Turns:
             try:
                 verdict = ask(job, count)
             except Exception as problem:  # the user's function
-                log.warn("admit raised %s for job %s; it is left", repr(problem), job.id)
+                if ask not in self._raised:
+                    self._raised.append(ask)
+                    log.warn("admit raised %s for job %s; it is left", repr(problem), job.id)
                 return None
             if verdict is False:
                 return None

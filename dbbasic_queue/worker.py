@@ -14,14 +14,14 @@ from collections import deque
 from . import hint, log
 from .claim import Stale
 from .disk import Changed
-from .errors import QueueError
+from .errors import BadArgument, QueueError
 from .job import Job, encode
-from .journal import LostFile, WorkerFile, claim_number, end_line, line
+from .journal import LostFile, WorkerFile, claim_number, end_line, line, record_line
 from .queue import Queue
 from .recover import live_workers
 from .run import CUT_OFF, Options, Run, clock, completed, ended_by, log_failure
 from .stop import Stop
-from .tsv import PENDING
+from .tsv import PENDING, check_column
 from .turn import Turns
 
 TYPE_CHECKING = False
@@ -261,7 +261,7 @@ class Worker:
     def _run_one(self, claimed: Job) -> "Cells":
         """Run one job and return the cells that its outcome changes."""
         job = claimed.replace(attempts=claimed.attempts + 1)
-        job.set_record(self._record)
+        job.set_record(lambda **cells: self._record(claimed, cells))
         self._ran += 1
         if log.listens():
             log.info(
@@ -285,16 +285,13 @@ class Worker:
             cells = ended_by(failure, job, self._options)
         return self._recorded | cells
 
-    def _record(self, **cells: "Any") -> None:
-        """Write cells of the running job at once; see `Job.record`."""
+    def _record(self, job: Job, cells: "dict[str, Any]") -> None:
+        """Write cells of a running job at once; see `Job.record`."""
+        new = {check_column(column): encode(column, value) for column, value in cells.items()}
         with self._mutex:
-            if self._running is None:
-                return
-            new = {column: encode(column, value) for column, value in cells.items()}
-            job = self._running
-            text = line(
-                claim_number(job), "record", job.cells[0], job.attempts + 1, time.time(), new
-            )
+            if self._running is not job:
+                raise BadArgument(f"job {job.id} does not run any more: nothing was recorded")
+            text = record_line(job, new)
             self._journal.append(text, durable=self._queue.sync == "full")
             self._recorded |= new
 

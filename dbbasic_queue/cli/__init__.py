@@ -8,9 +8,8 @@ import os
 import sys
 
 from .. import Queue, QueueError
-from ..show import visible
 from .arguments import Usage, parser
-from .output import Output, flush, tell
+from .output import Output, Unwritten, flush, tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,20 +25,15 @@ def main(argv: "Sequence[str] | None" = None) -> int:
         status = _answer(argv)
         flush(sys.stdout)
         return status
-    except BrokenPipeError:  # `| head` has seen enough
-        _drop_the_rest()
-        return 0
-    except OSError as error:
-        _drop_the_rest()
-        tell(f"the answer cannot be written: {error.strerror}")
+    except Unwritten as problem:
+        # let the rest go nowhere, so that Python does not try again when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(problem.__cause__, BrokenPipeError):  # `| head` has seen enough
+            return 0
+        tell(f"the answer cannot be written: {getattr(problem.__cause__, 'strerror', '')}")
         return 2
     except KeyboardInterrupt:
         return 130
-
-
-def _drop_the_rest() -> None:
-    """Let what stdout still holds go nowhere, so that Python does not try again when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _answer(argv: "Sequence[str] | None") -> int:
@@ -53,16 +47,16 @@ def _answer(argv: "Sequence[str] | None") -> int:
     except (Usage, QueueError) as error:
         tell(str(error))
         return 2
+    except Unwritten:
+        raise
     except OSError as error:
-        if error.filename is None:  # of stdout
-            raise
-        tell(f"{error.filename}: {error.strerror}")
+        tell(f"{error.filename or 'the queue'}: {error.strerror}")
         return 2
     except Exception:  # a bug: 1 would read as "no"
         import traceback
 
         for line in traceback.format_exc().splitlines():
-            print(visible(line), file=sys.stderr)
+            tell(line, name="")
         return 2
 
 

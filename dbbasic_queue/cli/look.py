@@ -111,7 +111,7 @@ def doctor(queue: Queue, given: "Namespace", out: Output) -> int:
     """Say what is wrong with the queue, and mend it."""
     done = mend(queue) if given.mend else []
     findings = examine(queue)
-    bad = any(finding.level == PROBLEM for finding in findings)
+    bad = sum(finding.level == PROBLEM for finding in findings)
     unsure = any(finding.level == UNKNOWN for finding in findings)
     if out.json:
         out.document({
@@ -127,5 +127,5 @@ def doctor(queue: Queue, given: "Namespace", out: Output) -> int:
         for finding in findings:
             remedy = f"\n→ {finding.remedy}" if finding.remedy else ""
             out.lines(finding.level, finding.text + remedy, 10)
-        out.line("something is wrong" if bad else "cannot tell" if unsure else "healthy")
+        out.line(f"problems: {bad}" if bad else "cannot tell" if unsure else "healthy")
     return 1 if bad else 2 if unsure else 0

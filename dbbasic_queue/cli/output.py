@@ -31,6 +31,10 @@ _COLOURS = {
 }
 
 
+class Unwritten(Exception):
+    """Stdout did not take the answer; the cause is the OSError."""
+
+
 class Output:
     """One command's answer.  `json`: only a JSON document goes to stdout, and no path to stderr."""
 
@@ -45,14 +49,14 @@ class Output:
 
     def line(self, text: str = "") -> None:
         """Print one line."""
-        print(visible(text))
+        emit(visible(text))
 
     def lines(self, name: str, text: str, width: int) -> None:
         """Print a name and its text; further lines of the text stand below the first."""
         first, *more = text.split("\n")
-        print(f"{self._coloured(visible(name), '1')}{' ' * (width - len(name))}  {visible(first)}")
+        emit(f"{self._coloured(visible(name), '1')}{' ' * (width - len(name))}  {visible(first)}")
         for one in more:
-            print(" " * width + "  " + visible(one))
+            emit(" " * width + "  " + visible(one))
 
     def place(self, path: str) -> None:
         """Say which queue is meant, on stderr, where it does not get into anybody's columns."""
@@ -67,14 +71,14 @@ class Output:
         if not first:
             return 0
         widths = [min(max(map(len, column)), _WIDEST) for column in zip(head, *first, strict=True)]
-        print(self._coloured(self._joined(head, widths), "1"))
+        emit(self._coloured(self._joined(head, widths), "1"))
         count = 0
         for row in chain(first, ([visible(cell) for cell in row] for row in every)):
             text = self._joined(row, widths)
             for word in row[:2] if self.colours else ():
                 if word in _COLOURS:
                     text = text.replace(word, self._coloured(word, _COLOURS[word]), 1)
-            print(text)
+            emit(text)
             count += 1
         return count
 
@@ -91,21 +95,31 @@ class Output:
 
     def document(self, value: "Any") -> None:
         """Print a value as one line of JSON."""
-        print(as_json(value))
+        emit(as_json(value))
 
     def documents(self, values: "Iterable[Any]") -> int:
         """Print an array, a line for each element as it comes; return how many there were."""
         count = 0
         for value in values:
-            print((",\n" if count else "[") + as_json(value), end="")
+            emit((",\n" if count else "[") + as_json(value), end="")
             count += 1
-        print("]" if count else "[]")
+        emit("]" if count else "[]")
         return count
+
+
+def emit(text: str, end: str = "\n") -> None:
+    """Print a text that is safe already."""
+    try:
+        print(text, end=end)
+    except OSError as error:
+        raise Unwritten from error
 
 
 def tell(text: str, name: str = PROGRAM) -> None:
     """Print one line on stderr, where there is one."""
     flush(sys.stdout)
+    if sys.stderr is None:
+        return
     try:
         print(visible(f"{name}: {text}" if name else text), file=sys.stderr, flush=True)
     except OSError:  # closed, or a pipe that nobody reads
@@ -120,8 +134,12 @@ def ask(question: str) -> bool:
 
 
 def flush(stream: "Any") -> None:
-    if stream is not None:
-        stream.flush()
+    """Write what is still in a stream's buffer."""
+    try:
+        if stream is not None:
+            stream.flush()
+    except OSError as error:
+        raise Unwritten from error
 
 
 def numbered(count: int, noun: str = "job") -> str:

@@ -39,7 +39,7 @@ class _Terminated(SystemExit):
 
 def _log_to_stderr(level: int) -> None:
     if logging.getLogger().handlers:
-        return  # the handlers' module has its own ideas
+        return  # the module of the handlers has ideas of its own
     to_stderr = logging.StreamHandler()
     to_stderr.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=level, handlers=[to_stderr])
@@ -60,6 +60,7 @@ def load(words: str) -> "Handlers":
             raise
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if not missing or not f"{module}.".startswith(f"{missing}."):
+            _log_to_stderr(logging.ERROR)
             logging.getLogger("dbbasic_queue").error("importing %s", module, exc_info=error)
         raise BadArgument(f"cannot import {module}: {type(error).__name__}: {error}") from error
     try:
@@ -80,18 +81,18 @@ def _leave(number: int, frame: "FrameType | None") -> None:
 
 def work(queue: Queue, given: "Namespace", out: Output) -> int:
     """Run the jobs that are due, and return."""
-    _log_to_stderr(logging.INFO if given.verbose else logging.WARNING)
     before = signal.getsignal(signal.SIGTERM)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _leave)  # the worker calls it when it has stopped
     try:
         handlers = load(given.handlers)
+        _log_to_stderr(logging.INFO if given.verbose else logging.WARNING)
         logging.getLogger("dbbasic_queue").info("queue %s", queue.path)
         done: list[str] = []
         queue.process_jobs(
             handlers,
             given.max_attempts,
-            queues=given.queue.split(",") if given.queue else None,
+            queues=_labels(given.queue),
             run_for=given.run_for,
             max_jobs=given.max_jobs,
             name=given.name,
@@ -109,10 +110,17 @@ def work(queue: Queue, given: "Namespace", out: Output) -> int:
     return 0
 
 
+def _labels(text: str | None) -> "list[str] | None":
+    labels = None if text is None else [label.strip() for label in text.split(",")]
+    if labels and not all(labels):
+        raise BadArgument(f"--queue {text!r:.80}: give the names of queues, as in high,default")
+    return labels
+
+
 def run(queue: Queue, given: "Namespace", out: Output) -> int:
     """Run one pending job here and now."""
-    _log_to_stderr(logging.INFO if given.verbose else logging.ERROR)  # errors: the traceback
     handlers = load(given.handlers)
+    _log_to_stderr(logging.INFO if given.verbose else logging.ERROR)  # errors: the traceback
     job = queue.get(given.id)
     problem = _why_not(queue, job, given.id, handlers)
     if problem or job is None:

@@ -93,7 +93,7 @@ def _look(fd: int, path: str, st: os.stat_result, seen: Lines) -> "Iterator[Find
         yield ok("file", f"{path}: {what}; the next write makes the header")
         return
     findings = list(_look_at_lines(fd, header, st.st_size, seen))
-    yield ok("file", f"{path}: {st.st_size:,} bytes of UTF-8, {seen.rows:,} jobs")
+    yield ok("file", f"{path}: {st.st_size:,} bytes of UTF-8, jobs: {seen.rows:,}")
     if st.st_nlink > 1:
         yield problem(
             "file",

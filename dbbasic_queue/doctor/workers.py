@@ -121,9 +121,9 @@ def _look_at_ticks(queue: Queue, seen: Lines, live: int) -> Finding:
         ago = float("inf")
     last = f"the last tick was {max(ago, 0):.0f} s ago" if ago < 1e10 else "no tick has run yet"
     if seen.oldest_due > _NO_TICK and not live and not seen.locked and ago > _NO_TICK:
-        text = f"{seen.due} jobs are due, the oldest for {seen.oldest_due:.0f} s, and {last}"
+        text = f"jobs due: {seen.due}, the oldest for {seen.oldest_due:.0f} s, and {last}"
         return problem("ticks", text, "is the crontab line there, and what does its log say?")
-    return ok("ticks", f"{last}; {seen.due} jobs are due")
+    return ok("ticks", f"{last}; jobs due: {seen.due}")
 
 
 # --- what crashes left

@@ -1,4 +1,4 @@
-"""Forked processes that say lines to the test, are waited for with a deadline, and outlive no test."""
+"""Forked processes that say lines to the test, are waited for, and outlive no test."""
 
 import os
 import pwd

@@ -1,0 +1,375 @@
+"""The README keeps its word: what it shows runs, what it names is there, what is there it names.
+
+In the README, `python` and `sh` blocks of one section are run in their order, in one fresh folder.
+A Python block whose first line is a comment such as `# worker.py` is written to that file; one
+called `# test_….py` is given to pytest too. The other Python blocks of a section share their names.
+"""
+
+import ast
+import inspect
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from test_layers import CORE, ROOMS
+
+import dbbasic_queue
+from dbbasic_queue import Queue, QueueError, enqueue, errors, process_jobs
+from dbbasic_queue.cli.arguments import parser
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ["README.md", "dbbasic_queue/README.md", "examples/README.md"]
+COMMANDS = [
+    "python3 -m venv .venv && .venv/bin/pip install -q . && .venv/bin/python examples/quickstart.py",
+    "python3 -m venv .venv && .venv/bin/pip install -q '.[test]' && .venv/bin/python -m pytest -q",
+]
+PROGRAMS = ("flock", "sqlite3")  # a block that calls one is left out where it is not installed
+
+# Runs the blocks of one section, given as JSON on stdin; a failing one ends it with a traceback
+# that has the README's line numbers.
+DRIVER = """
+import json, subprocess, sys
+names = {"__name__": "readme"}
+for kind, what, text in json.load(sys.stdin):
+    if kind == "file":
+        with open(what, "w") as file:
+            file.write(text)
+        if what.startswith("test_"):
+            subprocess.run([sys.executable, "-m", "pytest", "-q", what], check=True)
+    elif kind == "sh":
+        subprocess.run(["bash", "-euo", "pipefail", "-c", text], check=True)
+    else:
+        exec(compile("\\n" * what + text, "README.md", "exec"), names)
+"""
+
+
+def page(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+README = page("README.md")
+
+
+class Block(NamedTuple):
+    section: str
+    language: str
+    line: int  # of the opening fence
+    text: str
+
+    def needs(self):
+        """The programs and modules that this block cannot do without."""
+        if self.language == "sh":
+            return [name for name in PROGRAMS if re.search(rf"\b{name}\b", self.text)]
+        imports = [node for node in ast.walk(ast.parse(self.text)) if isinstance(node, ast.Import)]
+        return [alias.name for node in imports for alias in node.names]
+
+    def is_there(self):
+        return all(shutil.which(name) or find_spec(name) for name in self.needs())
+
+    def step(self):
+        """What the driver is to do with it."""
+        name = re.match(r"# (\w+\.py)\n", self.text)
+        if name:
+            return "file", name[1], self.text
+        return self.language, self.line, self.text
+
+
+def blocks_of(text):
+    found, section, opened = [], "", None
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.startswith("```") and opened is None:
+            opened, lines = (section, line[3:], number), []
+        elif line.startswith("```"):
+            found.append(Block(*opened, "\n".join(lines) + "\n"))
+            opened = None
+        elif opened is not None:
+            lines.append(line)
+        elif line.startswith("## "):
+            section = line[3:]
+    return found
+
+
+BLOCKS = blocks_of(README)
+RUNNABLE = [block for block in BLOCKS if block.language in ("python", "sh")]
+SECTIONS = list(dict.fromkeys(block.section for block in RUNNABLE))
+
+
+def section(name):
+    """The text of one section, without its blocks."""
+    text = README.split(f"\n## {name}\n", 1)[1].split("\n## ", 1)[0]
+    return re.sub(r"(?ms)^```.*?^```$", "", text)
+
+
+def only(blocks):
+    (block,) = blocks
+    return block
+
+
+@pytest.fixture
+def shell(tmp_path, monkeypatch):
+    """A fresh folder, with this checkout as what python3 and dbbasic-queue mean."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, more in (("python3", ""), ("dbbasic-queue", " -m dbbasic_queue")):
+        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{more} "$@"\n')
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    folder = tmp_path / "fresh"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def run(text):
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def drive(shell):
+    def run(blocks):
+        steps = json.dumps([block.step() for block in blocks if block.is_there()])
+        done = subprocess.run(
+            [sys.executable, "-c", DRIVER], input=steps, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+# --- what it shows
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_the_blocks_of_a_section_run(drive, name):
+    drive([block for block in RUNNABLE if block.section == name])
+
+
+def test_the_file_that_is_shown_is_what_the_first_job_leaves(drive):
+    shown = only(block.text for block in BLOCKS if block.language == "tsv")
+
+    printed = drive([block for block in RUNNABLE if block.section == "The first job"])
+
+    assert without_times(printed) == without_times(shown)
+
+
+def without_times(text):
+    """What does not change from run to run: not ids, times, workers."""
+    return re.sub(r"\bw-\d+-\w+|\b[0-9a-f]{16}\b|\b\d{10}(\.\d{3})?\b", "…", text)
+
+
+def test_the_two_commands_stand_on_the_first_screen():
+    assert [line for line in README.split("\n")[:25] if line in COMMANDS] == COMMANDS
+
+
+def test_the_crontab_line_is_that_of_the_example():
+    line = only(block.text for block in BLOCKS if block.language == "crontab")
+
+    assert line in page("examples/crontab.example")
+
+
+@pytest.fixture
+def hostile(shell):
+    """A queue whose cells hold quotes, tabs and a line of nine cells; pending jobs of type greet."""
+    queue = Queue("data/queue.tsv")
+    queue.enqueue("text", '"')
+    for name in ('quo"te', "tab\there", "new\nline", "a,b|c", "Zürich", "back\\slash", ""):
+        queue.enqueue("greet", {"name": name})
+    queue.enqueue("fails", '"unclosed', max_attempts=1)
+    queue.process_jobs({"fails": lambda payload: 1 / 0, "text": len})
+    with open(queue.path, "a") as file:
+        file.write('760d646197b16c56\tgreet\t{"name": "nine"}\tpending\t1\t1\t0\t\t\n')
+    return queue
+
+
+def command(start):
+    """The one command of the shell blocks that begins so."""
+    lines = "\n".join(block.text for block in RUNNABLE if block.language == "sh")
+    return only(re.findall(rf"(?m)^{re.escape(start)}(?:.*\\\n)*.*", lines))
+
+
+def test_awk_counts_what_the_queue_counts(shell, hostile):
+    printed = shell(command("awk -F'\\t' 'NR > 1"))
+
+    counts = hostile.counts("type", "status")
+    lines = {f"{number} {type} {status}" for (type, status), number in counts.items()}
+    assert set(printed.splitlines()) == lines
+
+
+def test_awk_finds_what_is_due(shell, hostile):
+    printed = shell(command("awk -F'\\t' -v now="))
+
+    pending = hostile.jobs(status="pending")
+    assert printed.splitlines() == [f"{job.id} {job.type}" for job in pending]
+
+
+@pytest.mark.skipif(not shutil.which("sqlite3"), reason="needs sqlite3")
+def test_sqlite_reads_every_payload(shell, hostile):
+    printed = shell(command("sqlite3"))
+
+    names = [job.payload["name"] for job in hostile.jobs(type="greet")]
+    assert printed == "".join(f"pending\t{name}\n" for name in names)
+
+
+def test_duckdb_and_pandas_read_every_cell(shell, hostile, run_python):
+    pytest.importorskip("duckdb")
+    pytest.importorskip("pandas")
+    block = only(b for b in RUNNABLE if b.language == "python" and "duckdb" in b.needs())
+
+    child = run_python(
+        block.text + "import json\nprint(json.dumps(jobs.values.tolist()))", cwd=Path.cwd()
+    )
+
+    table, _, cells = child.communicate(timeout=60)[0].rstrip("\n").rpartition("\n")
+    columns = Path(hostile.path).read_text(encoding="utf-8").split("\n")[0].split("\t")
+    rows = [[job.raw(name).decode() for name in columns] for job in hostile.jobs()]
+    assert json.loads(cells) == rows
+    assert "│ text " in table  # what DuckDB printed: the one type with a completed job
+
+
+# --- its numbers
+
+
+def test_each_number_stands_behind_the_command_that_prints_it():
+    text, lines = section("Numbers"), numbers().text.splitlines()[1:]
+
+    assert re.findall(r"\d[\d.,]* ?(?:µs|ms|s|jobs/s|MB)\b", text) == []
+    assert [line for line in lines if not re.match(r"\$t .*  # [\d.]+ (µs|ms|s)\b", line)] == []
+
+
+def test_the_commands_of_the_numbers_run(shell):
+    quick = re.sub(r"\d+_000\b", "10", numbers().text)
+    quick = re.sub(r"-n \d+ (-r \d+ )?", "", quick).replace("-m timeit", "-m timeit -n 1 -r 1")
+
+    assert shell(quick).count("1 loop, best of 1") == len(numbers().text.splitlines()) - 1
+
+
+def numbers():
+    return only(block for block in BLOCKS if block.language == "bash")
+
+
+# --- what it names
+
+METHODS = [name for name, _ in inspect.getmembers(Queue, callable) if not name.startswith("_")]
+RAISED = [
+    name
+    for name, one in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(one, BaseException)
+]
+ARGUMENTS = {
+    name
+    for call in (enqueue, process_jobs, Queue, Queue.jobs, Queue.retry, Queue.purge)
+    for name in inspect.signature(call).parameters
+}
+COMMANDS_OF_THE_SHELL = sorted(parser()._subparsers._group_actions[0].choices)
+VARIABLES = sorted(
+    {
+        name
+        for path in (ROOT / "dbbasic_queue").rglob("*.py")
+        for name in re.findall(r"\bDBBASIC_[A-Z_]+|\bNO_COLOR\b", path.read_text(encoding="utf-8"))
+    }
+)
+
+
+@pytest.mark.parametrize("name", sorted({*dir(dbbasic_queue), *RAISED}))
+def test_it_names_every_public_name(name):
+    assert re.search(rf"\b{name}\b", README)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_names_every_method_of_the_queue(name):
+    assert re.search(rf"\.{name}\b", README)
+
+
+@pytest.mark.parametrize("name", sorted(ARGUMENTS - {"self", "keep_by"}))
+def test_it_names_every_argument(name):
+    assert re.search(rf"\b{name}\b", README)
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_it_names_every_environment_variable(name):
+    assert re.search(rf"\${name}\b", README)
+
+
+def test_it_names_every_command_and_no_other():
+    named = set(re.findall(r"\bdbbasic-queue ([a-z]+)\b", README))
+
+    assert sorted(named) == COMMANDS_OF_THE_SHELL
+
+
+def test_it_names_every_option_that_it_uses_as_the_command_has_it():
+    options = {
+        option
+        for command in parser()._subparsers._group_actions[0].choices.values()
+        for action in command._actions
+        for option in action.option_strings
+    }
+    shown = "\n".join(block.text for block in BLOCKS if "dbbasic-queue" in block.text)
+
+    assert set(re.findall(r"(?<![\w-])--[a-z-]+", shown)) <= options
+
+
+def test_what_it_calls_refused_is_refused():
+    refused = re.findall(r"`(\w+)=`", section("Not here (yet)"))
+
+    assert refused
+    for name in refused:
+        with pytest.raises(QueueError, match="not served by this version"):
+            process_jobs({}, **{name: 2}, run_for=0)
+
+
+@pytest.mark.parametrize("name", ["README.md", "dbbasic_queue/README.md"])
+def test_it_names_the_modules_in_reading_order(name):
+    text = page(name)
+    text = text.split("in reading order", 1)[1] if "in reading order" in text else text
+
+    named = [found for found in re.findall(r"`(\w+)`", text) if found in CORE]
+
+    assert list(dict.fromkeys(named)) == CORE
+    assert {room for room in ROOMS if f"`{room}`" in text} >= ROOMS - {"__main__"}
+
+
+# --- its form
+
+
+@pytest.mark.parametrize("name,limit", [("README.md", 400), ("dbbasic_queue/README.md", 150)])
+def test_a_page_stays_short(name, limit):
+    assert len(page(name).splitlines()) < limit
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_leads_somewhere(name):
+    text = page(name)
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    titles = {slug(title) for title in re.findall(r"(?m)^#+ (.*)$", text)}
+
+    here = [link for link in links if "://" not in link]
+    broken = [
+        link
+        for link in here
+        if (link[1:] not in titles if link[0] == "#" else not (ROOT / name).parent.joinpath(link).exists())
+    ]
+
+    assert broken == []
+
+
+def slug(title):
+    """The anchor that a heading gets."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_names_no_machine_of_ours(name):
+    assert re.findall(r"/(?:root|work|tmp|home)\b", page(name)) == []

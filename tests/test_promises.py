@@ -1,0 +1,30 @@
+"""Every promise has a test that names it, in its name (p7) or its docstring (P7)."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def promises(path):
+    """Which promises the tests of a file name, read from the source."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            named = re.findall(r"(?<![a-z0-9])p(\d+)(?![a-z0-9])", node.name)
+            yield from map(int, named)
+            yield from map(int, re.findall(r"\bP(\d+)\b", ast.get_docstring(node) or ""))
+
+
+NAMED = {number for path in HERE.rglob("test_*.py") for number in promises(path)}
+
+
+@pytest.mark.parametrize("number", range(1, 36))
+def test_a_promise_is_named_by_a_test(number):
+    assert number in NAMED
+
+
+def test_no_test_names_a_promise_that_was_never_made():
+    assert sorted(NAMED - set(range(1, 38))) == []
