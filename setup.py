@@ -48,6 +48,8 @@ setup(
             "mypy",
             "flask",
             "pillow",
+            "duckdb",
+            "pandas",
             "dbbasic-email",
             "dbbasic-cli",
             # dbbasic-cli 1.0.0 needs pkg_resources, gone in 81; before 70.1 it builds no wheel

@@ -159,10 +159,14 @@ class WorkerFile:
         """Make sure that there is room for an outcome; raises OSError when the disk is full."""
         if self._room - self._end > ROOM // 4:
             return
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(self._fd, self._end, ROOM)
-        else:
-            os.pwrite(self._fd, bytes(ROOM), self._end)
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self._fd, self._end, ROOM)
+            else:
+                os.pwrite(self._fd, bytes(ROOM), self._end)
+        except OSError:
+            os.ftruncate(self._fd, self._end)  # what it got is needed for giving the claim back
+            raise
         self._room = self._end + ROOM
 
     def append(self, lines: bytes, *, durable: bool) -> None:

@@ -64,6 +64,31 @@ def test_p31_a_worker_that_takes_in_a_dead_one_is_killed_at_each_call_twice(tmp_
     assert count >= 20
 
 
+@pytest.mark.parametrize("scene", scenes.SCENES)
+def test_p20_a_reader_at_each_call_sees_whole_lines_and_every_job_of(scene, tmp_path):
+    """P20: before and after each system call; only the very last line may be incomplete."""
+    prepare, act, _ = scenes.SCENES[scene]
+    folder = scenes.Folder(tmp_path)
+    prepare(folder)
+    known, versions = set(folder.rows(torn=True)), set()
+
+    def look():
+        versions.add(frozenset(known & set(folder.rows(torn=True))))
+        assert len(versions) == 1 or (scene in ("purge", "archive") and len(versions) == 2)
+
+    def read_around(real, name, args):
+        look()
+        result = real(*args)
+        look()
+        return result
+
+    everywhere = calls.Mode("read around", True, lambda *_: True, read_around)
+    outcome = calls.attempt(lambda: act(folder), everywhere, 1)
+
+    assert outcome.struck
+    assert not outcome.raised, outcome.text
+
+
 # --- what is on the disk before a verb returns
 
 

@@ -26,9 +26,10 @@ from dbbasic_queue.cli.arguments import parser
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "dbbasic_queue/README.md", "examples/README.md"]
+INSTALL = "python3 -m venv .venv && .venv/bin/pip install -q"
 COMMANDS = [
-    "python3 -m venv .venv && .venv/bin/pip install -q . && .venv/bin/python examples/quickstart.py",
-    "python3 -m venv .venv && .venv/bin/pip install -q '.[test]' && .venv/bin/python -m pytest -q",
+    f"{INSTALL} . && .venv/bin/python examples/quickstart.py",
+    f"{INSTALL} '.[test]' && .venv/bin/python -m pytest -q",
 ]
 PROGRAMS = ("flock", "sqlite3")  # a block that calls one is left out where it is not installed
 
@@ -98,7 +99,8 @@ def blocks_of(text):
 
 BLOCKS = blocks_of(README)
 RUNNABLE = [block for block in BLOCKS if block.language in ("python", "sh")]
-SECTIONS = list(dict.fromkeys(block.section for block in RUNNABLE))
+CHECKED = {"The first job", "Every day", "In a handler, and around it", "Running it"}  # by name
+OTHERS = sorted({block.section for block in RUNNABLE} - CHECKED)
 
 
 def section(name):
@@ -152,15 +154,19 @@ def drive(shell):
 # --- what it shows
 
 
-@pytest.mark.parametrize("name", SECTIONS)
+@pytest.mark.parametrize("name", OTHERS)
 def test_the_blocks_of_a_section_run(drive, name):
-    drive([block for block in RUNNABLE if block.section == name])
+    drive(section_blocks(name))
+
+
+def section_blocks(name):
+    return [block for block in RUNNABLE if block.section == name]
 
 
 def test_the_file_that_is_shown_is_what_the_first_job_leaves(drive):
     shown = only(block.text for block in BLOCKS if block.language == "tsv")
 
-    printed = drive([block for block in RUNNABLE if block.section == "The first job"])
+    printed = drive(section_blocks("The first job"))
 
     assert without_times(printed) == without_times(shown)
 
@@ -180,9 +186,33 @@ def test_the_crontab_line_is_that_of_the_example():
     assert line in page("examples/crontab.example")
 
 
+def test_every_day_prints_what_its_comments_say(drive):
+    printed = drive(section_blocks("Every day"))
+
+    assert printed.splitlines()[-3:] == ["pending", "True", "cancelled"]
+
+
+def test_a_handler_ends_as_its_comments_say(drive):
+    printed = drive(section_blocks("In a handler, and around it"))
+
+    ends = [(job.status, job.attempts, job.error) for job in Queue().jobs()]
+    assert ends[0] == ("completed", 1, None)
+    assert ends[1] == ("pending", 0, None)
+    assert ends[2][:2] == ("pending", 1)
+    assert ends[3] == ("failed", 1, "no such page")
+    assert printed == "begins fetch\n" * 4 + "failed: fetch no such page\n"
+
+
+@pytest.mark.skipif(not shutil.which("flock"), reason="needs flock(1)")
+def test_the_upkeep_restores_the_queue_and_renames_a_type(drive):
+    drive(section_blocks("Running it"))
+
+    assert [(job.type, job.status) for job in Queue().jobs()] == [("welcome", "pending")]
+
+
 @pytest.fixture
 def hostile(shell):
-    """A queue whose cells hold quotes, tabs and a line of nine cells; pending jobs of type greet."""
+    """A queue with quotes and tabs in its cells, and a line of nine; type greet is pending."""
     queue = Queue("data/queue.tsv")
     queue.enqueue("text", '"')
     for name in ('quo"te', "tab\there", "new\nline", "a,b|c", "Zürich", "back\\slash", ""):
@@ -351,18 +381,11 @@ def test_a_page_stays_short(name, limit):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_link_leads_somewhere(name):
-    text = page(name)
-    links = re.findall(r"\]\(([^)\s]+)\)", text)
-    titles = {slug(title) for title in re.findall(r"(?m)^#+ (.*)$", text)}
+    text, folder = page(name), (ROOT / name).parent
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    anchors = {f"#{slug(title)}" for title in re.findall(r"(?m)^#+ (.*)$", text)}
 
-    here = [link for link in links if "://" not in link]
-    broken = [
-        link
-        for link in here
-        if (link[1:] not in titles if link[0] == "#" else not (ROOT / name).parent.joinpath(link).exists())
-    ]
-
-    assert broken == []
+    assert [link for link in links if link not in anchors and not (folder / link).exists()] == []
 
 
 def slug(title):

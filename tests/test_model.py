@@ -116,12 +116,16 @@ class Model:
         gone = self.old(age)
         for id in gone:
             self.archived[id] = self.jobs.pop(id)
+        if gone:
+            self.settle()
         return len(gone)
 
     def purge(self, age):
         gone = self.old(age)
         for id in gone:
             del self.jobs[id]
+        if gone:
+            self.settle()
         return len(gone)
 
     def tick(self, queues):

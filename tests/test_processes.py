@@ -84,40 +84,43 @@ def test_p5_producers_workers_and_readers_at_once_lose_and_double_nothing(childr
 
     def produce(say):
         one = queue()
-        for number in range(40):
-            say(one.enqueue("effect", {"number": number, "text": "x" * random.randrange(300)}))
-        for id in one.enqueue_many([("effect", number) for number in range(40)]):
-            say(id)
+        while not Path("enough").exists():
+            say(one.enqueue("effect", {"text": "x" * random.randrange(300)}))
+            for id in one.enqueue_many([("effect", number) for number in range(3)]):
+                say(id)
 
     def tick_again_and_again(say):
         while not Path("stop").exists():
             queue().process_jobs({"effect": effect}, max_workers=9)
 
     def read(say):
-        seen = times = 0
-        while not Path("stop").exists():
-            if FILE.exists():
-                rows = reader.read(FILE, torn=True)
-                assert len(rows) >= seen, "rows have gone"
-                seen = len(rows)
-                finished = [job.id for job in queue().jobs(status="completed")]
-                assert len(finished) == len(set(finished))
-                times += 1
-        say(times)
+        seen, completed = set(), set()
+        while not Path("enough").exists():
+            rows = reader.by_id(FILE, torn=True)
+            done = {id for id, row in rows.items() if row["status"] == "completed"}
+            assert seen <= set(rows), "rows have gone"
+            assert completed <= done, "jobs are no longer completed"
+            seen, completed = set(rows), done
+            assert len([job.id for job in queue().jobs()]) >= len(seen)
+            say(len(seen))
 
-    producers = [children.start(produce) for _ in range(4)]
+    queue().enqueue("effect")
     workers = [children.start(tick_again_and_again) for _ in range(3)]
+    producers = [children.start(produce) for _ in range(4)]
     readers = [children.start(read) for _ in range(2)]
+    for child in readers:
+        assert all(child.hear().isdigit() for _ in range(20)), child.hear_all()
+    Path("enough").touch()
     told = [id for child in producers for id in child.hear_all()]
-    until(lambda: len(told) == counts()["completed"])
+    until(lambda: len(told) + 1 == counts()["completed"])
     Path("stop").touch()
-    read_times = [int(child.hear()) for child in readers]
-    assert [child.wait() for child in (*producers, *workers, *readers)] == [0] * 9
+    ends = [child.wait() for child in (*producers, *workers, *readers)]
 
-    assert len(told) == 320
-    assert sorted(reader.by_id(FILE)) == sorted(told)
-    assert effects() == Counter(told)
-    assert min(read_times) > 5
+    rows = reader.by_id(FILE)
+    assert ends == [0] * 9
+    assert set(told) < set(rows)
+    assert len(rows) == len(told) + 1
+    assert effects() == Counter(list(rows))
 
 
 def test_p1_p5_p12_kill_9_of_producers_and_workers_at_any_time(tmp_path):
@@ -185,7 +188,7 @@ def test_p10_p12_the_job_of_a_killed_worker_is_run_by_the_next_tick_and_only_tha
     queue().process_jobs({"long": effect, "effect": effect})
     seconds = time.monotonic() - begun
 
-    assert between == ["completed", "processing", "processing", "processing"]
+    assert between[:2] == ["completed", "processing"]
     assert [effects()[id] for id in ids] == [1, 2, 1, 1]
     assert [queue().get(id).attempts for id in ids] == [1, 2, 1, 1]
     assert counts() == {"completed": 4}
@@ -344,7 +347,7 @@ def test_p15_ticks_that_overlap_share_the_work_and_run_nothing_twice(children):
 
 
 def test_p15_a_tick_that_finds_enough_workers_leaves_them_to_it(children):
-    queue().enqueue_many([("long", number) for number in range(3)])
+    ids = queue().enqueue_many([("long", number) for number in range(3)])
     two = [children.start(work, {"long": until_stopped}) for _ in range(2)]
     until(lambda: len(effects()) == 2)
 
@@ -354,9 +357,8 @@ def test_p15_a_tick_that_finds_enough_workers_leaves_them_to_it(children):
     for child in two:
         child.wait()
 
-    assert left["pending"] >= 0
-    assert len(effects()) in (2, 3)
-    assert max(effects().values()) == 1
+    assert left == {"processing": 2, "pending": 1}
+    assert effects() == Counter(ids)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -364,8 +364,16 @@ def problems_of(scene, mode, path, *, again=1):
     base = Folder(path / "base")
     base.path.mkdir()
     prepare(base)
+    logger = logging.getLogger("dbbasic_queue")
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        return _problems(base, path, act, judge, mode, again)
+    finally:
+        logger.setLevel(logging.NOTSET)
+
+
+def _problems(base, path, act, judge, mode, again):
     problems = []
-    logging.getLogger("dbbasic_queue").setLevel(logging.CRITICAL + 1)
     for number in itertools.count(1):
         folder = base.copy(path / str(number))
         for _ in range(again):

@@ -151,7 +151,7 @@ def produce(say, soak, number):
 
 
 def work(say, soak, number):
-    """A worker that stays, or one tick after the other; a kill is charged, but must not end a job."""
+    """Stay, or make one tick after the other; no number of kills must end a job as failed."""
     random.seed()
     options = {"max_attempts": 10**6, "max_workers": 99}
     if number % 2:

@@ -1,0 +1,308 @@
+"""Costs that do not grow with the file: time, system calls, rewrites, imports, memory.
+
+Held as it holds on a noisy machine too; each test prints what it measured.
+"""
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import dbbasic_queue
+from dbbasic_queue import Queue
+
+PACKAGE = Path(dbbasic_queue.__file__).parents[1]
+FEW, MANY = 10, 100_000
+NEVER_AT_IMPORT = "json re logging dataclasses typing datetime pathlib filelock".split()
+
+
+@pytest.fixture(scope="module")
+def queues(tmp_path_factory):
+    """Two queues of jobs that are not due: one short, one long. With their ids."""
+    found = {}
+    for rows in (FEW, MANY):
+        queue = Queue(tmp_path_factory.mktemp("speed") / f"{rows}" / "queue.tsv", sync="off")
+        later = time.time() + 86400
+        jobs = [("note", {"number": n, "to": "user@example.com"}, later) for n in range(rows)]
+        ids = queue.enqueue_many(jobs)
+        queue.process_jobs({"note": print})  # the full look, which leaves the hint
+        found[rows] = queue, ids
+    return found
+
+
+def measure(times, **calls):
+    """Return the median seconds of each call; they take turns, so that noise meets all."""
+    taken = {name: [] for name in calls}
+    for number in range(times):
+        for name, call in calls.items():
+            begun = time.perf_counter()
+            call(number)
+            taken[name].append(time.perf_counter() - begun)
+    medians = {name: statistics.median(seconds) for name, seconds in taken.items()}
+    print(", ".join(f"{name} {median * 1e6:.1f} µs" for name, median in medians.items()))
+    return medians
+
+
+def forget_the_hint(queue):
+    """Have the next tick look at the whole file."""
+    Path(queue.path + ".d", "hint").unlink()
+
+
+def test_enqueue_costs_with_100_000_pending_what_it_costs_with_10(queues):
+    (short, _), (long, _) = queues[FEW], queues[MANY]
+
+    taken = measure(
+        300,
+        few=lambda n: short.enqueue("note", {"number": n}, time.time() + 86400),
+        many=lambda n: long.enqueue("note", {"number": n}, time.time() + 86400),
+    )
+
+    assert taken["many"] < 3 * taken["few"] + 20e-6
+
+
+def test_get_job_costs_with_100_000_pending_what_it_costs_with_10(queues):
+    (short, few), (long, many) = queues[FEW], queues[MANY]
+
+    taken = measure(
+        300,
+        few=lambda n: short.get_job(few[n % FEW]),
+        many=lambda n: long.get_job(many[n * 331 % MANY]),
+    )
+
+    assert taken["many"] < 3 * taken["few"] + 50e-6
+
+
+def test_an_idle_tick_costs_with_100_000_pending_what_it_costs_with_10(queues):
+    (short, _), (long, _) = queues[FEW], queues[MANY]
+    for queue in (short, long):
+        forget_the_hint(queue)
+        queue.process_jobs({"note": print})
+
+    taken = measure(
+        300,
+        few=lambda n: short.process_jobs({"note": print}),
+        many=lambda n: long.process_jobs({"note": print}),
+    )
+
+    assert taken["many"] < 3 * taken["few"] + 20e-6
+    assert taken["many"] < 0.003
+
+
+def test_ten_thousand_jobs_are_run_within_a_second_and_in_few_rewrites(tmp_path, monkeypatch):
+    queue = Queue(tmp_path / "queue.tsv", sync="off")
+    queue.enqueue_many([("nothing", {"number": number}) for number in range(10_000)])
+    renames, real = [], os.rename
+
+    def rename(source, target):
+        renames.append(os.path.basename(target))
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    begun = time.perf_counter()
+    queue.process_jobs({"nothing": lambda payload: None})
+    seconds = time.perf_counter() - begun
+    rewrites = renames.count("queue.tsv")
+
+    print(f"10,000 jobs in {seconds:.3f} s, {10_000 / seconds:.0f} a second, {rewrites} rewrites")
+    assert queue.counts("status") == {"completed": 10_000}
+    assert seconds < 3
+    assert rewrites < 30
+
+
+def test_one_job_is_run_in_two_rewrites(tmp_path, monkeypatch):
+    queue = Queue(tmp_path / "queue.tsv", sync="off")
+    queue.enqueue("nothing")
+    renames, real = [], os.rename
+    monkeypatch.setattr(
+        os, "rename", lambda source, target: [renames.append(target), real(source, target)]
+    )
+
+    queue.process_jobs({"nothing": lambda payload: None})
+
+    assert sum(str(target).endswith("queue.tsv") for target in renames) == 2
+
+
+# --- system calls
+
+REPEAT = """
+import os, sys, time
+from dbbasic_queue import Queue
+queue = Queue(sys.argv[1], sync=sys.argv[2])
+call = eval(sys.argv[3])
+call(), call()
+os.access("/begin", 0)
+for _ in range(10):
+    call()
+os.access("/end", 0)
+"""
+
+
+def calls_of(queue, text, tmp_path, sync="off"):
+    """The names of the system calls of ten calls, counted by strace."""
+    strace = shutil.which("strace")
+    if not strace:
+        pytest.skip("needs strace")
+    record = tmp_path / "strace"
+    program = [sys.executable, "-c", REPEAT, queue.path, sync, text]
+    done = subprocess.run(
+        [strace, "-f", "-qq", "-o", record, *program],
+        env={**os.environ, "PYTHONPATH": str(PACKAGE)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode and "ptrace" in done.stderr:
+        pytest.skip("strace may not trace here")
+    assert done.returncode == 0, done.stderr
+    lines = record.read_text().splitlines()
+    begin, end = (
+        next(at for at, line in enumerate(lines) if mark in line) for mark in ('"/begin"', '"/end"')
+    )
+    names = [line.split(maxsplit=1)[1].partition("(")[0] for line in lines[begin + 1 : end]]
+    return [name for name in names if name.isidentifier()]
+
+
+@pytest.mark.parametrize(
+    "text, most",
+    [
+        ("lambda: queue.enqueue('note', {}, time.time() + 86400)", 20),
+        ("lambda: queue.process_jobs({'note': print})", 20),
+    ],
+    ids=["enqueue", "idle tick"],
+)
+def test_the_number_of_system_calls_does_not_grow_with_the_file_of(text, most, queues, tmp_path):
+    found = {rows: calls_of(queues[rows][0], text, tmp_path) for rows in (FEW, MANY)}
+
+    for rows, names in found.items():
+        each = {name: names.count(name) / 10 for name in sorted(set(names))}
+        print(f"{rows} rows: {len(names) / 10} a call: {each}")
+    assert len(found[MANY]) <= len(found[FEW]) + 10
+    assert len(found[MANY]) / 10 <= most
+
+
+def test_a_synced_enqueue_makes_one_write_and_one_sync(queues, tmp_path):
+    text = "lambda: queue.enqueue('note', {}, time.time() + 86400)"
+
+    names = calls_of(queues[FEW][0], text, tmp_path, sync="normal")
+
+    assert (names.count("write"), names.count("fdatasync"), names.count("fsync")) == (10, 10, 0)
+
+
+def test_get_job_reads_a_few_blocks_of_a_long_file(queues, tmp_path):
+    queue, ids = queues[MANY]
+
+    names = calls_of(queue, f"lambda: queue.get_job({ids[70_000]!r})", tmp_path)
+
+    print(f"get_job with {MANY} rows: {len(names) / 10} calls")
+    assert len(names) / 10 <= 30
+
+
+# --- an idle tick: imports, memory, processor
+
+
+def idle_tick(path, code, *, bare=False):
+    """Run code in a fresh Python that knows nothing but the standard library; return its output."""
+    done = subprocess.run(
+        [sys.executable, *(["-S", "-E"] if bare else []), "-c", code, str(PACKAGE)],
+        cwd=path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(PACKAGE)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+MODULES = """
+import sys
+before = set(sys.modules)
+sys.path.insert(0, sys.argv[1])
+from dbbasic_queue import process_jobs
+process_jobs({"note": len})
+print(*sorted(set(sys.modules) - before))
+"""
+
+
+@pytest.mark.parametrize("rows", ["no file", "an empty file", "rows that are not due"])
+def test_an_idle_tick_loads_next_to_nothing(rows, tmp_path):
+    (tmp_path / "data").mkdir()
+    if rows == "an empty file":
+        tmp_path.joinpath("data/queue.tsv").touch()
+    elif rows == "rows that are not due":
+        queue = Queue(tmp_path / "data" / "queue.tsv")
+        queue.enqueue("note", run_at=time.time() + 3600)
+        queue.process_jobs({"note": len})
+
+    loaded = idle_tick(tmp_path, MODULES, bare=True).split()
+
+    print(*loaded)
+    assert "dbbasic_queue.queue" in loaded
+    assert not set(loaded) & set(NEVER_AT_IMPORT)
+    assert "dbbasic_queue.worker" not in loaded
+
+
+def test_importing_the_package_loads_nothing_of_what_it_may_need_later(tmp_path):
+    code = MODULES.replace('process_jobs({"note": len})', "")
+
+    loaded = idle_tick(tmp_path, code, bare=True).split()
+
+    assert not set(loaded) & set(NEVER_AT_IMPORT)
+
+
+PEAK = """
+import os, resource
+from dbbasic_queue import process_jobs
+process_jobs({"note": len})
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def peak_of_a_tick(queue):
+    """Kilobytes; the kernel counts from the fork on, so that a small Python starts the tick."""
+    start = (
+        "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", start, PEAK],
+        env={**os.environ, "PYTHONPATH": str(PACKAGE), "DBBASIC_QUEUE": queue.path},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)
+
+
+def test_an_idle_tick_needs_no_more_memory_for_100_000_rows_than_for_10(queues):
+    peaks = {rows: peak_of_a_tick(queue) for rows, (queue, _) in queues.items()}
+
+    print(f"idle tick: {peaks} KB")
+    assert peaks[MANY] < peaks[FEW] + 2000
+
+
+def test_a_look_at_the_whole_file_does_not_load_it(queues):
+    peaks = {}
+    for rows, (queue, _) in queues.items():
+        forget_the_hint(queue)
+        peaks[rows] = peak_of_a_tick(queue)
+
+    size = os.stat(queues[MANY][0].path).st_size
+    print(f"a look at {FEW} and {MANY} rows ({size / 1e6:.0f} MB): {peaks} KB")
+    assert peaks[MANY] - peaks[FEW] < 6000
+
+
+def test_a_worker_that_idles_uses_less_than_two_hundredths_of_a_core(tmp_path):
+    queue = Queue(tmp_path / "queue.tsv", sync="off")
+    queue.enqueue("note", run_at=time.time() + 3600)
+    queue.process_jobs({"note": print}, run_for=0.1)
+
+    begun = time.process_time()
+    queue.process_jobs({"note": print}, run_for=1.5)
+    used = time.process_time() - begun
+
+    print(f"{used / 1.5:.2%} of a core")
+    assert used < 0.03
