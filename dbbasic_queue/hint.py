@@ -127,7 +127,7 @@ def _take_tail(real: str, hint: Hint, size: int) -> bool:
             return False  # the last: perhaps an `after`, which only a full look weighs
         hint.last_id = id
         run_at = int(cells[5])
-        hint.bound = min(hint.bound, 0 if run_at <= int(cells[4]) else run_at)
+        hint.bound = min(hint.bound, 0 if run_at == int(cells[4]) else run_at)
     return True
 
 
@@ -159,7 +159,7 @@ def carry(
         if job is None:
             continue
         if job.status == "pending" and not job.after:
-            hint.bound = min(hint.bound, 0 if job.run_at <= job.created_at else job.run_at)
+            hint.bound = min(hint.bound, 0 if job.run_at == job.created_at else job.run_at)
         elif job.status == "pending":
             hint.bound = 0  # only a full look weighs what it waits for
         elif job.status == "processing":

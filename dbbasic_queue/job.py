@@ -144,7 +144,7 @@ class Job:
 
     def is_due(self, now: float) -> bool:
         """Whether the row's time has come; a clock that steps back delays no job for at once."""
-        return self.run_at <= now or self.run_at <= self.created_at
+        return self.run_at <= now or self.run_at == self.created_at
 
     def as_dict(self) -> "dict[str, Any]":
         """Return the nine documented keys."""
