@@ -29,6 +29,7 @@ _turns: "weakref.WeakValueDictionary[str, _Turn]" = weakref.WeakValueDictionary(
 def _after_fork_in_child() -> None:
     for lock in _locks:
         lock.close()  # never unlock here: the kernel's locks are the parent's
+        lock._turn = None  # a thread that is not in the child may hold its mutex
     _open.clear()
     _turns.clear()
 
@@ -39,7 +40,8 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 class _Turn:
     """Whose turn it is among the threads of this process, whatever name they have for the file."""
 
-    def __init__(self) -> None:
+    def __init__(self, real: str) -> None:
+        self.real = real
         self.mutex = threading.RLock()
         self.held = False
 
@@ -54,7 +56,7 @@ class Lock:
         self.fd = -1
         self.seen: os.stat_result  # of the file, when the lock was taken
         self._neighbour = -1
-        self._turn = _Turn()
+        self._turn: _Turn | None = None
         self._mount_is_fine = False
         self._waited = 0.0
         _locks.add(self)
@@ -71,8 +73,8 @@ class Lock:
 
     def close_if_idle(self) -> bool:
         """Close what is open, unless some thread is using it."""
-        turn = _turns.get(self.real, self._turn)
-        if not turn.mutex.acquire(blocking=False):
+        turn = _turns.get(self.real)
+        if turn is None or not turn.mutex.acquire(blocking=False):
             return False
         try:
             if not turn.held:
@@ -86,7 +88,9 @@ class Lock:
 
         QueueBusy after `timeout` seconds, or at once when this thread holds the lock already.
         """
-        turn = _turns.setdefault(self.real, _Turn())
+        turn = self._turn
+        if turn is None or turn.real != self.real:
+            turn = _turns.setdefault(self.real, _Turn(self.real))
         began = time.clock_gettime(time.CLOCK_MONOTONIC)
         if not turn.mutex.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
             raise QueueBusy(f"{self.path}: another thread of this process held it for {timeout} s")
@@ -113,9 +117,10 @@ class Lock:
             if self._neighbour >= 0:
                 self._neighbour = _unlock(self._neighbour, close=False)
         finally:
-            turn = self._turn
-            self.held = turn.held = False  # last: a signal may ask to come in at any line
-            turn.mutex.release()
+            self.held = False
+            if self._turn is not None:
+                self._turn.held = False  # last: a signal may ask to come in at any line
+                self._turn.mutex.release()
 
     def replaced_by(self, fd: int) -> None:
         """Go on with the file that was just renamed into place, and locked before."""

@@ -45,7 +45,6 @@ class Model:
         job["created_at"] = self.now
         if job["run_at"] is None or job["run_at"] <= self.now:
             job["run_at"] = self.now
-        job["for_now"] = job["run_at"] == self.now
         self.jobs[id] = job
 
     def end(self, job, status):
@@ -96,7 +95,6 @@ class Model:
         back = [id for id in ids if id in self.jobs and self.jobs[id]["status"] == "failed"]
         for id in back:
             self.jobs[id].update(status="pending", attempts=0, run_at=self.now, result=None)
-            self.jobs[id]["for_now"] = self.now <= self.jobs[id]["created_at"]
         for id, job in self.jobs.items() if back else ():
             if job["status"] == "cancelled" and job["by"] == "graph" and self.state(job) != "never":
                 job["status"] = "pending"
@@ -138,7 +136,8 @@ class Model:
             for id, job in self.jobs.items():
                 if job["status"] != "pending" or id in ran or job["queue"] not in queues:
                     continue
-                if self.state(job) == "met" and (job["for_now"] or job["run_at"] <= self.now):
+                due = job["run_at"] <= self.now or job["run_at"] == job["created_at"]
+                if due and self.state(job) == "met":
                     self.run(job)
                     ran.append(id)
                     again = True
@@ -146,7 +145,7 @@ class Model:
 
     def run(self, job):
         if job["type"] == "snooze":
-            job.update(run_at=self.now + 30, for_now=self.now + 30 <= job["created_at"])
+            job["run_at"] = self.now + 30
             return
         job["attempts"] += 1
         if job["type"] == "good":
@@ -156,7 +155,6 @@ class Model:
             self.end(job, "failed")
         else:
             job["run_at"] = self.now + 60 * 2 ** (job["attempts"] - 1)
-            job["for_now"] = job["run_at"] <= job["created_at"]
 
     def rows(self):
         names = "type payload status attempts run_at created_at priority queue result".split()

@@ -374,7 +374,8 @@ def test_p19_a_bad_line_is_kept_byte_for_byte_when_the_file_gets_a_column(queue,
 
 
 @pytest.mark.parametrize(
-    "number", ["1_760_000_000", " 1760000000", "+1760000000", "1.76e9", "-5", "1760000000."]
+    "number",
+    ["1_760_000_000", " 1760000000", "+1760000000", "1.76e9", "-5", "1760000000.", "01760000000"],
 )
 @pytest.mark.parametrize("column", [4, 5])
 def test_a_row_that_counts_as_pending_and_is_due_runs(queue, column, number):

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from freezegun import freeze_time
 
-from dbbasic_queue import Discard, Retry, Snooze, current_job
+from dbbasic_queue import Discard, Queue, Retry, Snooze, current_job
 from dbbasic_queue.errors import BadArgument, JobTimeout, QueueBusy
 from dbbasic_queue.tsv import COLUMNS
 
@@ -688,12 +688,11 @@ def test_with_run_for_a_new_job_starts_within_a_fifth_of_a_second_at_little_cost
     started, added = [], []
 
     def produce():
-        for _ in range(3):
+        for _ in range(3):  # the first one makes the file
             time.sleep(0.25)
             added.append(time.monotonic())
             queue.enqueue("t")
 
-    queue.enqueue("other")
     thread = threading.Thread(target=produce)
     thread.start()
     begun, cpu = time.monotonic(), time.process_time()
@@ -704,6 +703,28 @@ def test_with_run_for_a_new_job_starts_within_a_fifth_of_a_second_at_little_cost
     assert sorted(a - b for a, b in zip(started, added, strict=True))[1] < 0.2
     assert 1.1 < took < 1.6
     assert cpu < 0.2
+
+
+def test_with_run_for_a_scheduled_job_and_one_that_was_not_admitted_start_in_time(queue):
+    started = {}
+    begun = time.monotonic()
+
+    def admit(job, count):
+        return None if job.payload == "due" or time.monotonic() > begun + 0.3 else False
+
+    due = math.ceil(time.time())
+    queue.enqueue("t", "due", due)
+    queue.enqueue("t", "not admitted at first")
+    queue.process_jobs(
+        {"t": lambda payload: started.update({payload: time.time()})},
+        run_for=3,
+        max_jobs=2,
+        admit=[admit],
+    )
+
+    assert 0 <= started["due"] - due < 0.25
+    assert len(started) == 2
+    assert time.monotonic() - begun < 2
 
 
 def test_run_for_ends_a_worker_that_is_never_idle(queue):
@@ -718,6 +739,71 @@ def test_run_for_ends_a_worker_that_is_never_idle(queue):
     assert 0.25 < time.monotonic() - begun < 1.5
     assert queue.counts()["pending"] == 1
     assert queue.counts().keys() == {"pending", "completed"}
+
+
+def test_a_job_may_be_called_like_a_status(queue):
+    names = ["pending", "processing", "completed", "failed", "cancelled"]
+    jobs = [{"job_type": name, "payload": 5, "queue": name, "group": name} for name in names]
+    ids = queue.enqueue_many(jobs)
+    ran = []
+
+    queue.process_jobs(dict.fromkeys(names[:3], ran.append))
+
+    assert ran == [5, 5, 5]
+    assert statuses(queue, *ids) == ["completed"] * 3 + ["pending"] * 2
+
+
+def test_long_rows_are_run_among_short_ones(queue):
+    sizes = [10, 600_000, 10, 300_000, 1_000_000, 10, 270_000] * 3
+    queue.enqueue_many([("t", "x" * size) for size in sizes])
+
+    queue.process_jobs({"t": len})
+
+    assert [job.result for job in queue.jobs("completed")] == sizes
+
+
+def test_numbers_that_somebody_wrote_far_out_of_range_hurt_only_the_order(queue):
+    queue.enqueue("t", "ours", priority=1)
+    far = ["\t99999999999999\t1", "\t-99999999999999\t2", "\t5.5\t3"]
+    with open(queue.path, "a", encoding="ascii") as file:
+        for number, cells in enumerate(far):
+            head = f"000000000000000{number}\tt\t{number}\tpending"
+            file.write(f"{head}\t1760000000000000\t1760000000000000\t0\t\t\t{cells}")
+            file.write("\t" * (len(COLUMNS) - 12) + "\n")
+
+    queue.process_jobs({"t": str})
+
+    assert queue.counts() == {"completed": 4}
+
+
+def test_a_column_that_comes_while_a_worker_runs_mixes_nothing_up(queue):
+    def handler(payload):
+        if payload in (0, 10, 30):
+            queue.enqueue("t", 100 + payload, columns={f"column_{payload}": str(payload)})
+        if payload == 20:
+            current_job().record(column_20="20")
+        return payload
+
+    ids = queue.enqueue_many([("t", n) for n in range(60)])
+
+    queue.process_jobs({"t": handler})
+
+    assert [(job.status, job.payload == job.result) for job in queue.jobs()] == [
+        ("completed", True)
+    ] * 63
+    assert [job.cell("column_20") for job in queue.jobs()].count("20") == 1
+    assert queue.get(ids[20]).cell("column_20") == "20"
+
+
+def test_a_handler_may_change_the_working_folder(tmp_path):
+    queue = Queue("q.tsv", sync="off")
+    (tmp_path / "there").mkdir()
+    queue.enqueue_many([("t", n) for n in range(5)])
+
+    queue.process_jobs({"t": lambda payload: os.chdir(tmp_path / "there")})
+
+    assert queue.counts() == {"completed": 5}
+    assert os.listdir(tmp_path / "there") == []
 
 
 # --- how many workers
@@ -767,6 +853,45 @@ def test_a_call_that_leaves_takes_in_the_dead_first(queue, run_python):
 
     assert statuses(queue, poison) == ["failed"]
     assert queue.get(poison).error.startswith("worker died")
+
+
+def test_a_tick_inside_a_handler_is_a_worker_of_its_own(queue):
+    seen = []
+
+    def outer(payload):
+        before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)]
+        inner = queue.enqueue("inner")
+        queue.process_jobs({"inner": lambda payload: seen.append(current_job().id)})
+        seen.extend([inner, current_job().type, queue.get(inner).status])
+        assert before == [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)]
+
+    job_id = queue.enqueue("outer")
+
+    queue.process_jobs({"outer": outer}, 1)
+
+    assert statuses(queue, job_id) == ["completed"]
+    assert seen[0] == seen[1]
+    assert seen[2:] == ["outer", "completed"]
+
+
+def test_a_worker_whose_file_is_gone_goes_on_as_another(queue, caplog):
+    ran = []
+
+    def handler(payload):
+        ran.append(payload)
+        if payload == 5 and ran.count(5) == 1:
+            for file in Path(queue.path + ".d").glob("workers/*.tsv"):
+                file.unlink()
+
+    queue.enqueue_many([("t", n) for n in range(30)])
+
+    for _ in range(2):
+        queue.process_jobs({"t": handler}, backoff="none")
+
+    assert queue.counts() == {"completed": 30}
+    assert sorted(set(ran)) == list(range(30))
+    assert "is gone" in caplog.text
+    assert not Path(queue.path + ".d", "workers").exists()
 
 
 # --- the running job
