@@ -39,6 +39,7 @@ class Look:
     def __init__(self, wants: "Wants", aging: "Mapping[str, float]") -> None:
         self._wants = wants
         self._aging = aging
+        self._ranks: dict[tuple[bytes, bytes], int | None] = {}
         self.due: list[int] = []
         self.waiting: dict[bytes, Job] = {}
         self.processing: dict[bytes, Job] = {}
@@ -148,14 +149,15 @@ class Look:
 
     def ticket(self, job: Job) -> int | None:
         """Return a due row's place in the order as one number, None when it is not for us."""
-        queue = job.queue
-        rank = self._wants(job.type, queue)
+        kind = job.cells[1], job.raw("queue")
+        if kind not in self._ranks:
+            self._ranks[kind] = self._wants(job.type, job.queue)
+        rank = self._ranks[kind]
         if rank is None:
             self.for_others = True
             return None
         priority, run_at = job.priority, job.run_at
-        aging = self._aging.get(queue)
-        if aging:
+        if self._aging and (aging := self._aging.get(job.queue)):
             priority, run_at = 0, max(0, int(run_at + aging * priority))
         return ((rank << 33 | priority + (1 << 32)) << 40 | max(0, run_at)) << AT | job.at
 

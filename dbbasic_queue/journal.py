@@ -68,13 +68,23 @@ def line(k: int, event: str, id: bytes, attempt: int, at: float, cells: "Cells")
     """Return a journal line with its CRC."""
     parts = [b"%d\t%b\t%b\t%d\t%.3f" % (k, event.encode(), id, attempt, at)]
     parts += [b"%b=%b" % (name.encode(), cell) for name, cell in cells.items()]
-    body = b"\t".join(parts)
+    return _closed(b"\t".join(parts))
+
+
+def _closed(body: bytes) -> bytes:
     return b"%b\t%08x\n" % (body, crc32(body))
 
 
 def claim_number(job: Job) -> int:
     """Return the k of a row that a worker has claimed as ID.k."""
     return int(job.raw("worker").rpartition(b".")[2])
+
+
+def start_line(job: Job, max_attempts: int) -> bytes:
+    """Return the line that says a claimed job has started, and after how many attempts it fails."""
+    text = b"%d\tstart\t%b\t%d\t%.3f\tmax_attempts=%d"
+    values = claim_number(job), job.cells[0], job.attempts + 1, time.time(), max_attempts
+    return _closed(text % values)
 
 
 def end_line(job: Job, cells: "Cells") -> bytes:

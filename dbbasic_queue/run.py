@@ -113,12 +113,12 @@ class Options:
         return int(self.settings.get(queue, {}).get("rank", 0)) + (1 << 20)
 
     def attempts_of(self, job: Job) -> int:
-        return job.max_attempts or int(
-            self.settings.get(job.queue, {}).get("max_attempts") or self.max_attempts
-        )
+        own = self.settings.get(job.queue, {}).get("max_attempts") if self.settings else None
+        return job.max_attempts or own or self.max_attempts
 
     def timeout_of(self, job: Job) -> float | None:
-        return job.timeout or self.settings.get(job.queue, {}).get("timeout") or self.timeout
+        own = self.settings.get(job.queue, {}).get("timeout") if self.settings else None
+        return job.timeout or own or self.timeout
 
     def backoff_of(self, job: Job) -> "Backoff":
         words = job.backoff or self.settings.get(job.queue, {}).get("backoff")

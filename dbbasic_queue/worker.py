@@ -16,7 +16,7 @@ from .claim import Stale
 from .disk import Changed
 from .errors import BadArgument, QueueError
 from .job import Job, encode
-from .journal import LostFile, WorkerFile, claim_number, end_line, line, record_line
+from .journal import LostFile, WorkerFile, end_line, record_line, start_line
 from .queue import Queue
 from .recover import live_workers
 from .run import CUT_OFF, Options, Run, clock, completed, ended_by, log_failure
@@ -226,18 +226,9 @@ class Worker:
                 except OSError as problem:
                     self._problem = problem
                     self.stop.ask()
-            now = time.time()
             lines = end_line(*ended) if ended else b""
             if job is not None:
-                limit = self._options.attempts_of(job)
-                lines += line(
-                    claim_number(job),
-                    "start",
-                    job.cells[0],
-                    job.attempts + 1,
-                    now,
-                    {"max_attempts": b"%d" % limit},
-                )
+                lines += start_line(job, self._options.attempts_of(job))
             if lines:
                 try:
                     self._journal.append(lines, durable=durable)
@@ -255,7 +246,7 @@ class Worker:
                 if ended[1]["status"] == PENDING:
                     self._turns.again.add(ended[0].cells[0])
             self._running = job
-            self._recorded = {"started_at": b"%.3f" % now}
+            self._recorded = {"started_at": b"%.3f" % time.time()}
             return job
 
     def _run_one(self, claimed: Job) -> "Cells":
