@@ -159,7 +159,8 @@ class Look:
         priority, run_at = job.priority, job.run_at
         if self._aging and (aging := self._aging.get(job.queue)):
             priority, run_at = 0, max(0, int(run_at + aging * priority))
-        return ((rank << 33 | priority + (1 << 32)) << 40 | max(0, run_at)) << AT | job.at
+        level = max(1, min(priority + (1 << 32), (1 << 33) - 1))
+        return ((rank << 33 | level) << 40 | max(0, min(run_at, (1 << 40) - 1))) << AT | job.at
 
     def add(self, job: Job) -> None:
         """Take a row that has become due into the order."""

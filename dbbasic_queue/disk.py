@@ -58,16 +58,22 @@ class QueueFile:
     def fd(self) -> int:
         return self._lock.fd
 
+    def refuse_nested(self) -> None:
+        """Raise QueueBusy when this thread holds the lock already."""
+        if self._lock.is_mine():
+            raise QueueBusy(f"{self.path}: this thread is in the middle of an edit of this queue")
+
     def lock(self, timeout: float, *, create: bool = False) -> bool:
         """Take the lock and read the header; False if there is no file and not `create`."""
-        if not self._lock.take(timeout, self._create if create else None):
-            return False
+        self.refuse_nested()
         try:
-            self.header = self._header()
+            taken = self._lock.take(timeout, self._create if create else None)
+            if taken:
+                self.header = self._header()
+            return taken
         except BaseException:
             self._lock.release()
             raise
-        return True
 
     def unlock(self) -> None:
         self._lock.release()
@@ -194,7 +200,7 @@ class QueueFile:
             raise QueueError(
                 f"{self.path}: has another hard link, which a rename would cut off; remove it first"
             )
-        temporary, fd = self._temporary(self.real), -1
+        temporary, fd, renamed = self._temporary(self.real), -1, False
         try:
             self._sweep(folder)
             fd = os.open(
@@ -217,9 +223,12 @@ class QueueFile:
             unsettled = os.path.join(self.make_side(), "unsettled")
             os.close(make(unsettled, os.O_WRONLY, self.real))
             os.rename(temporary, self.real)
+            renamed = True
+            fd = self._lock.replaced_by(fd)
         except BaseException as error:
             if fd >= 0:
                 os.close(fd)
+            if not renamed and os.path.exists(temporary):
                 os.unlink(temporary)
             if isinstance(error, PermissionError):
                 raise QueueError(
@@ -229,7 +238,6 @@ class QueueFile:
             if isinstance(error, OSError):
                 raise NotStored(f"{self.path}: not changed: {error.strerror}") from error
             raise
-        self._lock.replaced_by(fd)
         try:
             sync_folder(folder)
             os.unlink(unsettled)

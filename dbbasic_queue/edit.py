@@ -60,25 +60,25 @@ class Edit:
         self.cancelled: list[Job] = []
 
     def __enter__(self) -> "Edit":
+        self._file.refuse_nested()
         try:
             self.exists = self._file.lock(self._timeout, create=self._create)
             if self.exists:
                 self._begin()
-        except OSError as error:
-            raise QueueError(f"{self.path}: cannot be read: {error.strerror}") from error
-        return self
+            return self
+        except BaseException as error:
+            self._file.unlock()
+            if isinstance(error, OSError):
+                raise QueueError(f"{self.path}: cannot be read: {error.strerror}") from error
+            raise
 
     def _begin(self) -> None:
-        try:
-            self.header = self._file.header
-            self.seen, last = self._file.end()
-            self.size = self.seen.st_size
-            self.start = len(self.header.line) + 1
-            id = last.split(b"\t", 1)[0].decode(errors="replace") if self.size > self.start else ""
-            self.last_id = id if after.is_id(id) and not is_ahead(id) else ""
-        except BaseException:
-            self._file.unlock()
-            raise
+        self.header = self._file.header
+        self.seen, last = self._file.end()
+        self.size = self.seen.st_size
+        self.start = len(self.header.line) + 1
+        id = last.split(b"\t", 1)[0].decode(errors="replace") if self.size > self.start else ""
+        self.last_id = id if after.is_id(id) and not is_ahead(id) else ""
 
     def __exit__(
         self,
@@ -86,13 +86,11 @@ class Edit:
         error: BaseException | None,
         trace: "TracebackType | None",
     ) -> None:
-        if not self.exists:
-            return
         try:
-            if kind is None and not self._committed:
+            if self.exists and kind is None and not self._committed:
                 self.commit()
                 if self._changed:
-                    hint.carry(self._file, self.seen, self._changed.items())
+                    hint.carry(self._file, self.seen, self._changed.values(), self.added)
         except OSError as problem:
             raise QueueError(f"{self.path}: not changed: {problem.strerror}") from problem
         finally:

@@ -145,29 +145,24 @@ def stamp_of(st: os.stat_result) -> tuple[int, int, int]:
 
 
 def carry(
-    file: "QueueFile", seen: os.stat_result, changed: "Iterable[tuple[int, Job | None]]"
+    file: "QueueFile",
+    seen: os.stat_result,
+    changed: "Iterable[Job | None]",
+    added: "Iterable[Job]",
 ) -> None:
     """After a rename: keep a hint that held, lowered by the rows that the edit touched."""
     hint = read(file.side)
-    if hint is None or (hint.inode, hint.size, hint.mtime) != (
-        seen.st_ino,
-        seen.st_size,
-        seen.st_mtime_ns,
-    ):
+    before = (seen.st_ino, seen.st_size, seen.st_mtime_ns)
+    if hint is None or (hint.inode, hint.size, hint.mtime) != before:
         return forget(file)
-    for _, job in changed:
-        if job is None:
-            continue
-        if job.status == "pending" and not job.after:
-            hint.bound = min(hint.bound, 0 if job.run_at == job.created_at else job.run_at)
-        elif job.status == "pending":
-            hint.bound = 0  # only a full look weighs what it waits for
-        elif job.status == "processing":
+    for job in (*changed, *added):
+        if job is not None and job.status == "processing":
             hint.processing += 1
-        elif hint.waiting:
-            hint.bound = 0  # somebody may have waited for it
-    st = os.fstat(file.fd)
-    hint.inode, hint.size, hint.mtime = st.st_ino, st.st_size, st.st_mtime_ns
+        elif job is not None and job.status == "pending" and not job.after:
+            hint.bound = min(hint.bound, 0 if job.run_at == job.created_at else job.run_at)
+        elif hint.waiting or (job is not None and job.after):
+            hint.bound = 0  # only a full look weighs who waits for what
+    hint.inode, hint.size, hint.mtime = stamp_of(os.fstat(file.fd))
     write(file, hint)
 
 
@@ -199,7 +194,7 @@ def note_tick(real: str, jobs: int) -> None:
 
 def _note_tick(path: str, real: str, now: int, jobs: int) -> None:
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         if not os.path.isdir(os.path.dirname(path)):
             return

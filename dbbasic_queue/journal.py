@@ -132,6 +132,7 @@ class WorkerFile:
         self._queues = ",".join(queues) if queues is not None else ""
         self._types = ",".join(types)
         self.id = ""
+        self._past: list[str] = []
         self._fd = -1
         self._renew()
 
@@ -229,8 +230,17 @@ class WorkerFile:
 
     def renew(self) -> None:
         """Go on as another worker, after the file was lost."""
+        self._past.append(self.id)
         self.close()
         self._renew()
+
+    def renew_if_lost(self) -> None:
+        if self._fd >= 0 and not os.fstat(self._fd).st_nlink:
+            self.renew()
+
+    def marks(self) -> tuple[bytes, ...]:
+        """Return how the `worker` cells of this worker's rows begin, under all of its ids."""
+        return tuple(id.encode() + b"." for id in (self.id, *self._past))
 
 
 def requests(path: str) -> list[str]:

@@ -6,6 +6,7 @@ when a process dies.  Whoever waited looks the path up again, since the file may
 meanwhile.
 """
 
+import errno
 import os
 import threading
 import time
@@ -24,17 +25,27 @@ _KEPT = 64  # lock files held open between calls
 _locks: "weakref.WeakSet[Lock]" = weakref.WeakSet()
 _open: "dict[Lock, None]" = {}  # those whose lock file is held open, the oldest first
 _turns: "weakref.WeakValueDictionary[str, _Turn]" = weakref.WeakValueDictionary()
+_guard = threading.Lock()  # of `_turns`
+_inside: set[int] = set()  # the threads that hold a lock, or are taking or freeing it
 
 
 def _after_fork_in_child() -> None:
+    global _guard
     for lock in _locks:
         lock.close()  # never unlock here: the kernel's locks are the parent's
         lock._turn = None  # a thread that is not in the child may hold its mutex
     _open.clear()
     _turns.clear()
+    _guard = threading.Lock()
+    _inside.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def in_a_lock() -> bool:
+    """Whether this thread is where an exception thrown in from outside could leave a lock held."""
+    return threading.get_ident() in _inside
 
 
 class _Turn:
@@ -43,16 +54,15 @@ class _Turn:
     def __init__(self, real: str) -> None:
         self.real = real
         self.mutex = threading.RLock()
-        self.held = False
+        self.owner = 0  # the thread that has it
 
 
 class Lock:
-    """Who may write one queue file.  While `held`, `fd` is the file, open for appending."""
+    """Who may write one queue file.  While it is taken, `fd` is the file, open for appending."""
 
     def __init__(self, path: str) -> None:
         self.path = path  # as given, absolute; `real` has every link resolved
         self.real = os.path.realpath(path)
-        self.held = False
         self.fd = -1
         self.seen: os.stat_result  # of the file, when the lock was taken
         self._neighbour = -1
@@ -67,7 +77,6 @@ class Lock:
             if fd >= 0:
                 os.close(fd)
         self._neighbour = self.fd = -1
-        self.held = False
 
     __del__ = close
 
@@ -77,55 +86,64 @@ class Lock:
         if turn is None or not turn.mutex.acquire(blocking=False):
             return False
         try:
-            if not turn.held:
+            if not turn.owner:
                 self.close()
-            return not turn.held
+            return not turn.owner
         finally:
             turn.mutex.release()
+
+    def is_mine(self) -> bool:
+        """Whether this thread holds the lock, by whatever name."""
+        turn = self._turn or _turns.get(self.real)
+        return turn is not None and turn.owner == threading.get_ident()
 
     def take(self, timeout: float, create: "Callable[[str], None] | None" = None) -> bool:
         """Take the lock and open the file; without one call `create`, or return False, unlocked.
 
-        QueueBusy after `timeout` seconds, or at once when this thread holds the lock already.
+        QueueBusy after `timeout` seconds.  The caller sees to it that this thread does not hold it.
         """
+        me = threading.get_ident()
+        _inside.add(me)
         turn = self._turn
         if turn is None or turn.real != self.real:
-            turn = _turns.setdefault(self.real, _Turn(self.real))
+            with _guard:
+                turn = self._turn = _turns.setdefault(self.real, _Turn(self.real))
         began = time.clock_gettime(time.CLOCK_MONOTONIC)
         if not turn.mutex.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
+            _inside.discard(me)
             raise QueueBusy(f"{self.path}: another thread of this process held it for {timeout} s")
-        if turn.held:
-            turn.mutex.release()
-            raise QueueBusy(f"{self.path}: this thread is in the middle of an edit of this queue")
+        turn.owner = me
+        self._waited = time.clock_gettime(time.CLOCK_MONOTONIC) - began
+        taken = False
         try:
-            turn.held = self.held = True
-            self._turn = turn
-            self._waited = time.clock_gettime(time.CLOCK_MONOTONIC) - began
-            if self._take(timeout, create):
-                return True
-        except BaseException:
-            self.release()
-            raise
-        self.release()
-        return False
+            taken = self._take(timeout, create)
+            return taken
+        finally:
+            if not taken:
+                self.release()
 
     def release(self) -> None:
-        """Let the next one in."""
+        """Let the next one in; without effect when this thread does not hold the lock."""
+        if not self.is_mine():
+            return
+        turn = self._turn
+        assert turn is not None
         try:
-            if self.fd >= 0:
-                self.fd = _unlock(self.fd, close=True)
+            fd, self.fd = self.fd, -1
+            if fd >= 0:
+                _unlock(fd, close=True)
             if self._neighbour >= 0:
                 self._neighbour = _unlock(self._neighbour, close=False)
         finally:
-            self.held = False
-            if self._turn is not None:
-                self._turn.held = False  # last: a signal may ask to come in at any line
-                self._turn.mutex.release()
+            turn.owner = 0
+            turn.mutex.release()
+            _inside.discard(threading.get_ident())
 
-    def replaced_by(self, fd: int) -> None:
-        """Go on with the file that was just renamed into place, and locked before."""
-        os.close(self.fd)
-        self.fd = fd
+    def replaced_by(self, fd: int) -> int:
+        """Go on with the file that was just renamed into place, and locked before; return -1."""
+        old, self.fd = self.fd, fd
+        os.close(old)
+        return -1
 
     def _take(self, timeout: float, create: "Callable[[str], None] | None") -> bool:
         if os.name == "nt":
@@ -204,7 +222,7 @@ class Lock:
                 return os.open(name, mode | flags)
             except FileNotFoundError:
                 try:
-                    return make(name, os.O_RDWR | flags, self.real)
+                    return make(name, os.O_RDWR, self.real)
                 except OSError as error:
                     if error.errno in DENIED:
                         return -1
@@ -285,24 +303,31 @@ def make_folder(path: str) -> None:
 
 
 def make(name: str, flags: int, like: str) -> int:
-    """Open `name` for writing; a new file is as open as the file `like`, never wider."""
-    while True:
+    """Open `name` for writing; a new file is as open as the file `like`, never wider.
+
+    A link is never followed: OSError (ELOOP).
+    """
+    flags |= os.O_CLOEXEC | os.O_NOFOLLOW
+    for _ in range(100):
         try:
-            fd = os.open(name, flags | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fd = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o600)
+            break
         except FileExistsError:
             try:
-                return os.open(name, flags | os.O_CLOEXEC)
+                return os.open(name, flags)
             except FileNotFoundError:
                 continue
-        try:
-            st = os.stat(like)
-        except FileNotFoundError:
-            umask = os.umask(0o077)
-            os.umask(umask)
-            os.fchmod(fd, 0o660 & ~umask)
-        else:
-            dress(fd, st)
-        return fd
+    else:
+        raise FileNotFoundError(errno.ENOENT, "appears and goes all the time", name)
+    try:
+        st = os.stat(like)
+    except FileNotFoundError:
+        umask = os.umask(0o077)
+        os.umask(umask)
+        os.fchmod(fd, 0o660 & ~umask)
+    else:
+        dress(fd, st)
+    return fd
 
 
 def _holder(fd: int) -> str:

@@ -322,17 +322,24 @@ class Queue:
         """Run the jobs that are due: one tick.  The module-level function says the arguments."""
         if not hasattr(handlers, "keys") or not hasattr(handlers, "__getitem__"):
             raise BadArgument(f"handlers={handlers!r:.80} is no mapping of types to functions")
-        if run_for is None and hint.idle(self.file.real):
-            return hint.note_tick(self.file.real, 0)
+        real = os.path.realpath(self.path)
+        if run_for is None and hint.idle(real):
+            return hint.note_tick(real, 0)
         from .run import Options
-        from .worker import work
 
-        work(self, Options(
+        options = Options(
             handlers=handlers, max_attempts=max_attempts, queues=queues, run_for=run_for,
             max_jobs=max_jobs, processes=processes, name=name, timeout=timeout, backoff=backoff,
             max_workers=max_workers, grace=grace, concurrency=concurrency, memory=memory,
             middleware=middleware, listeners=(*self.listeners, *listeners), admit=admit,
             settings=settings, keep=keep,
-        ))  # fmt: skip
+        )  # fmt: skip
+        if options.processes[1]:
+            from .pool import supervise
+
+            return supervise(self, options)
+        from .worker import work
+
+        work(self, options)
 
     new_id = staticmethod(new_id)

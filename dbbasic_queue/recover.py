@@ -26,26 +26,22 @@ if TYPE_CHECKING:
 class Dead:
     """The file of a worker that died, locked by us while we take it in."""
 
-    __slots__ = ("fd", "id", "lines", "path", "why")
+    __slots__ = ("damaged", "fd", "id", "lines", "path", "why")
 
     def __init__(self, path: str, fd: int) -> None:
         self.path = path
         self.fd = fd
         self.id = os.path.basename(path)[:-4]
-        data = read_all(fd)
-        self.lines, damaged = parse(data)
+        self.lines, damaged = parse(read_all(fd))
         if damaged:
-            warn("%s: has damaged lines before good ones; a copy is kept as %s.damaged", path, path)
-            with open(path + ".damaged", "wb") as copy:
-                copy.write(data)
-        try:
-            with open(path[:-4] + ".why", encoding="utf-8", errors="replace") as why:
-                self.why = why.read().strip() or "worker died"
-        except FileNotFoundError:
-            self.why = "worker died"
+            warn("%s: has damaged lines before good ones; it is kept as .damaged", path)
+        self.damaged = damaged
+        self.why = _text(path[:-4] + ".why") or "worker died"
 
     def bury(self) -> None:
         """Remove the file, once what it said is in the queue and on the disk."""
+        if self.damaged:
+            os.rename(self.path, self.path + ".damaged")
         for name in (self.path, *requests(self.path)):
             try:
                 os.unlink(name)
@@ -57,6 +53,17 @@ class Dead:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def _text(path: str) -> str:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return ""
+    try:
+        return os.read(fd, 1000).decode(errors="replace").strip()
+    finally:
+        os.close(fd)
 
 
 def find_dead(file: "QueueFile", mine: str = "") -> "tuple[list[Dead], set[str]]":
@@ -75,8 +82,11 @@ def find_dead(file: "QueueFile", mine: str = "") -> "tuple[list[Dead], set[str]]
             continue
         path = os.path.join(folder, name)
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
+            continue
+        except OSError:
+            alive.add(id)  # not ours to judge
             continue
         if try_lock(fd):
             dead.append(Dead(path, fd))

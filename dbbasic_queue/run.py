@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from .after import is_label
 from .errors import BadArgument, Discard, JobTimeout, Retry, Snooze, Stopped
 from .job import Job
+from .lock import in_a_lock
 from .log import traceback_of, warn
 from .new import DEFAULT_BACKOFF, check_attempts, check_timeout, parse_backoff
 from .tsv import dump, escape
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from .journal import Cells
     from .new import Backoff
+    from .pool import Slot
     from .queue import Admit, Handlers, Layer, Listener
 
 LONGEST_ERROR = 2000  # characters
@@ -63,14 +65,16 @@ class Options:
         settings: "Mapping[str, Mapping[str, Any]] | None",
         keep: "Mapping[str, Any] | None",
     ) -> None:
-        later = {
-            "processes": processes,
-            "concurrency": concurrency - 1,
-            "memory": memory,
-            "keep": keep,
-        }
+        later = {"concurrency": concurrency - 1, "keep": keep}
         if asked := [name_of for name_of, value in later.items() if value]:
             raise BadArgument(f"{asked[0]}= is not served by this version")
+        pair = processes if isinstance(processes, tuple) else (processes, processes)
+        if len(pair) != 2 or not all(type(n) is int for n in pair) or not 0 <= pair[0] <= pair[1]:
+            raise BadArgument(f"processes={processes!r:.80} is neither a number nor (least, most)")
+        self.processes = pair
+        if memory is not None and not (_is_number(memory) and memory >= 1 and pair[1]):
+            raise BadArgument(f"memory={memory!r:.80}: megabytes of each of the `processes`")
+        self.memory = memory
         if isinstance(queues, str):
             raise BadArgument(f"queues={queues!r:.80} is one text: give a list of labels")
         at_least = {"run_for": (run_for, 0), "grace": (grace, 0)}
@@ -161,6 +165,7 @@ class Run:
         self.cut_at = (
             math.inf
         )  # when a handler that outlives its deadline takes the process with it
+        self.slot: Slot | None = None  # where a supervisor looks, in a worker process
         self._timeout = 0.0
         self._call = _layered(layers, self._handler)
 
@@ -170,11 +175,15 @@ class Run:
         self._timeout = timeout or 0.0
         self.deadline = clock() + timeout if timeout else math.inf
         self.cut_at = self.deadline + CUT_OFF
+        if self.slot is not None:
+            self.slot.begin(job.raw("worker").rpartition(b".")[0], self.deadline, self._timeout)
         try:
             self.inside = True
             return self._call(job)
         finally:
             self.inside = False
+            if self.slot is not None:
+                self.slot.end()
             self.deadline = self.cut_at = math.inf
             _current.reset(token)
 
@@ -198,7 +207,7 @@ class Run:
 
     def on_alarm(self, number: int, frame: object) -> None:
         """SIGALRM: raise in the handler, if it is still the one whose time is over."""
-        if self.inside and clock() >= self.deadline:
+        if self.inside and clock() >= self.deadline and not in_a_lock():
             self.deadline = math.inf
             raise JobTimeout(self.timed_out())
 

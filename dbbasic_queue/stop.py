@@ -5,6 +5,7 @@ import signal
 import threading
 
 from .errors import Stopped
+from .lock import in_a_lock
 from .run import Run, clock
 
 TYPE_CHECKING = False
@@ -29,6 +30,7 @@ class Stop:
         self._before: dict[int, Any] = {}
         self._by = 0
         self.asked = 0
+        self.lifeline = -1  # of a worker process: a pipe that ends when its supervisor dies
 
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():
@@ -49,8 +51,14 @@ class Stop:
 
     def read_request(self, path: str) -> None:
         """Stop when somebody has put a file at `path`."""
-        if not self.asked and os.path.exists(path):
+        if not self.asked and (os.path.exists(path) or self._is_orphan()):
             self.ask()
+
+    def _is_orphan(self) -> bool:
+        try:
+            return self.lifeline >= 0 and not os.read(self.lifeline, 1)
+        except BlockingIOError:
+            return False
 
     def mind_the_grace(self) -> None:
         """Interrupt the handler when its grace is over; from another thread."""
@@ -74,4 +82,6 @@ class Stop:
         if self._grace is not None:
             self._grace_until = clock() + self._grace
         if self.asked > 1 and self._run.inside:
-            raise Stopped
+            if not in_a_lock():
+                raise Stopped
+            self._grace_until = 0.0  # once more, in 0.1 s

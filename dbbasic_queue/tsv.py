@@ -38,6 +38,7 @@ STATUSES = ("pending", "processing", "completed", "failed", "cancelled")
 FINISHED = frozenset((COMPLETED, FAILED, CANCELLED))
 _STATUSES = FINISHED | {PENDING, PROCESSING}
 
+LONGEST_NUMBER = 20  # characters
 MAX_JSON = 1 << 20  # bytes of one payload or result, as stored
 MAX_DEPTH = 200  # of a payload: far below where Python's own reader gives up
 
@@ -111,6 +112,8 @@ def row(line: bytes, header: Header) -> list[bytes] | None:
         return None
     for at in header.numbers:
         cell = cells[at]
+        if len(cell) > LONGEST_NUMBER:
+            return None
         if not cell.isdigit() and (cell or at < len(CONTRACT)):
             signed = cell.startswith(b"-") and header.columns[at] == "priority"
             if not (cell[1:].isdigit() if signed else _has_fraction(cell)):

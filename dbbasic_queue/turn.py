@@ -43,9 +43,10 @@ class Turns:
 
     def turn(
         self, outcomes: "Outcomes", give_back: set[bytes] | None, room: int, leaving: bool
-    ) -> tuple[list[Job], list[tuple[str, Job]]]:
-        """Make one edit; return the rows that are claimed now (at most `room`), and what is to be
-        told.
+    ) -> tuple[list[Job], list[tuple[str, Job]]] | None:
+        """Make one edit; return the rows that are claimed now, at most `room`, and what to tell.
+
+        None when there is no file (at the moment): nothing was done.
 
         `give_back` are the ids of rows of mine that are not to run; None is all, when none runs.
         When it raises, nothing has happened, and the next turn looks at the whole file.
@@ -56,8 +57,9 @@ class Turns:
         try:
             with Edit(self._file, self._queue.lock_timeout, create=False) as e:
                 if not e.exists:
-                    return [], []
+                    return None
                 now = time.time()
+                self._journal.renew_if_lost()
                 if self.look.bound <= now or not self.look.holds(e, self._file.fd):
                     self.look.close()
                     self.look = self._new_look()
@@ -65,7 +67,7 @@ class Turns:
                 look.take(e, self._file.fd, now)
                 self._report_bad_line()
                 self._fold(e, outcomes, events)
-                mine = self._journal.id.encode() + b"."
+                mine = self._journal.marks()
                 others = []
                 for job in list(look.processing.values()):
                     if not job.raw("worker").startswith(mine):
@@ -86,6 +88,12 @@ class Turns:
                     look.waiting.pop(job.cells[0], None)
                     events.append(("cancelled", job))
                 taken = self._claim(e, met, room, now) if room else []
+                look.ready = 0
+                for job in met:
+                    if job.cells[0] in look.waiting and job.is_due(now):
+                        look.ready += 1
+                    elif job.cells[0] in look.waiting:
+                        look.bound = min(look.bound, job.run_at)
                 if taken:
                     self._journal.register()
                 e.commit()
@@ -178,9 +186,6 @@ class Turns:
         waited = sorted(
             (t, job) for job in met if job.is_due(now) and (t := look.ticket(job)) is not None
         )
-        for job in met:
-            if not job.is_due(now):
-                look.bound = min(look.bound, job.run_at)
         for ticket, job in merge(waited, look.claimable(e, self._file.fd, now)):
             if len(taken) >= room:
                 break
@@ -195,7 +200,6 @@ class Turns:
                 taken.insert(0, claimed)
                 break
             taken.append(claimed)
-        look.ready = sum(ticket not in tickets for ticket, _ in waited)
         if taken:
             look.due = [ticket for ticket in look.due if ticket not in tickets]
             self._journal.k += 1

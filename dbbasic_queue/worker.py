@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .journal import Cells
+    from .pool import Slot
     from .turn import Outcomes
 
 LARGEST_CLAIM = 20_000
@@ -54,7 +55,7 @@ def work(queue: Queue, options: Options) -> None:
 class Worker:
     """One worker: its file, its claim, and a mutex between its two threads."""
 
-    def __init__(self, queue: Queue, options: Options) -> None:
+    def __init__(self, queue: Queue, options: Options, slot: "Slot | None" = None) -> None:
         self._queue = queue
         self._file = queue.file
         self._options = options
@@ -73,6 +74,7 @@ class Worker:
         self._until = float("inf")
         self._problem: OSError | None = None
         self._over = threading.Event()
+        self._run.slot = slot
         self.stop = Stop(self._run, options.grace)
 
     # --- the tick
@@ -83,7 +85,7 @@ class Worker:
             self._until = begun + self._options.run_for
         watcher = threading.Thread(target=self._watch, name="dbbasic_queue", daemon=True)
         try:
-            if self._enough_workers():
+            if self._run.slot is None and self.others_are_enough():
                 return
             while True:
                 try:
@@ -119,7 +121,7 @@ class Worker:
                 f"{self._problem.strerror}"
             )
 
-    def _enough_workers(self) -> bool:
+    def others_are_enough(self) -> bool:
         """Whether as many workers live as this call allows; then it only takes in the dead."""
         live, died = live_workers(self._file, self._queue.lock_timeout)
         same = sum(one.queues == (self._options.queues or []) for one in live)
@@ -166,13 +168,12 @@ class Worker:
         return False
 
     def _start_anew(self, lost: LostFile) -> None:
+        """Go on under another id; rows that still name the old one are folded or given back."""
         log.warn("%s", str(lost))
         with self._mutex:
             self._claimed.clear()
-            self._outcomes.clear()
             self._running = None
             self._journal.renew()
-            self._turns.look.close()
 
     # --- one edit
 
@@ -188,11 +189,14 @@ class Worker:
             room = int(min(self._size, self._options.max_jobs - self._ran)) if claim else 0
             for attempt in range(4):
                 try:
-                    taken, events = self._turns.turn(outcomes, give_back, room, leaving)
+                    made = self._turns.turn(outcomes, give_back, room, leaving)
                     break
                 except (Stale, Changed):
                     if attempt == 3:
                         raise
+            if made is None:
+                return  # the outcomes wait in my file until the queue's is there again
+            taken, events = made
             with self._mutex:
                 for id, outcome in outcomes.items():
                     if self._outcomes.get(id) is outcome:
@@ -226,7 +230,12 @@ class Worker:
                 except OSError as problem:
                     self._problem = problem
                     self.stop.ask()
-            lines = end_line(*ended) if ended else b""
+            lines = b""
+            if ended:
+                lines = end_line(*ended)
+                self._outcomes[ended[0].cells[0]] = ended
+                if ended[1]["status"] == PENDING:
+                    self._turns.again.add(ended[0].cells[0])
             if job is not None:
                 lines += start_line(job, self._options.attempts_of(job))
             if lines:
@@ -241,10 +250,6 @@ class Worker:
                     if ended:
                         ended[1].update(result=b"", error=b"result not stored: no space left")
                         self._journal.append(end_line(*ended), durable=durable)
-            if ended:
-                self._outcomes[ended[0].cells[0]] = ended
-                if ended[1]["status"] == PENDING:
-                    self._turns.again.add(ended[0].cells[0])
             self._running = job
             self._recorded = {"started_at": b"%.3f" % time.time()}
             return job

@@ -24,7 +24,7 @@ DOORS = ("cli", "__main__", "metrics", "testing", "web", "contrib")
 # Methods that are only a door to a later room import it when they are called; exactly these.
 DEFERRED = {
     "lookup": {"journal"},
-    "queue": {"recover", "run", "worker", "archive"},
+    "queue": {"recover", "run", "worker", "pool", "archive"},
 }
 
 EXPORTS = (

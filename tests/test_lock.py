@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import filelock
@@ -62,6 +63,17 @@ def hold(say, path=FILE):
         time.sleep(600)
 
 
+@contextmanager
+def a_shell_that_holds_the_lock():
+    command = ["flock", LOCK, "-c", "echo held; exec sleep 600"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as shell:
+        try:
+            shell.stdout.readline()
+            yield shell
+        finally:
+            os.killpg(shell.pid, signal.SIGKILL)
+
+
 # --- who is kept out
 
 
@@ -70,11 +82,8 @@ def test_a_shells_flock_keeps_enqueue_out_and_the_error_names_file_and_holder():
     queue().enqueue("note")
     before = FILE.read_bytes()
 
-    command = ["flock", LOCK, "-c", "echo held; exec sleep 600"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as shell:
-        shell.stdout.readline()
+    with a_shell_that_holds_the_lock() as shell:
         seconds, problem = seconds_of(lambda: queue(lock_timeout=0.3).enqueue("note"), QueueBusy)
-        os.killpg(shell.pid, signal.SIGKILL)
 
     assert 0.2 < seconds < 3
     assert str(FILE.resolve()) in str(problem)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+PACKAGE = HERE.parent / "dbbasic_queue"
 
 
 def promises(path):
@@ -28,3 +29,19 @@ def test_a_promise_is_named_by_a_test(number):
 
 def test_no_test_names_a_promise_that_was_never_made():
     assert sorted(NAMED - set(range(1, 38))) == []
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
+def test_p33_no_module_can_turn_content_into_code(path):
+    words = set()
+
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            words |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            words.add((node.module or "").split(".")[0])
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            words.add(node.func.id)
+
+    code = "pickle marshal shelve dill jsonpickle yaml eval exec compile __import__".split()
+    assert words.intersection(code) == set()

@@ -525,6 +525,19 @@ def test_a_type_without_a_handler_stays_pending_and_is_logged_once_a_tick(queue,
     assert queue.counts() == {"completed": 41}
 
 
+def test_p33_content_is_data_and_a_type_is_nothing_but_a_key_of_handlers(queue):
+    payloads = ["__import__('os').abort()", {"py/object": "os.abort"}, "!!python/object:os.abort"]
+    ran = []
+    strange = [queue.enqueue(name) for name in ("os.abort", "os:abort", "print", "__class__", "..")]
+    ids = queue.enqueue_many([("t", payload) for payload in payloads])
+
+    queue.process_jobs({"t": lambda payload: ran.append(payload) or payload})
+
+    assert ran == payloads
+    assert [queue.get(job_id).result for job_id in ids] == payloads
+    assert set(statuses(queue, *strange)) == {"pending"}
+
+
 def order(queue, jobs, when=FROZEN, **options):
     """Enqueue jobs at NOW, and return their payloads in the order in which a tick runs them."""
     ran = []
