@@ -149,12 +149,12 @@ def _append(fd: int, header: Header, jobs: list[Job]) -> None:
     if not torn.endswith(b"\n"):
         size -= len(torn)
         os.ftruncate(fd, size)
-    moving = {job.cells[0] for job in jobs}
-    there: set[bytes] = set()
+    moving = dict.fromkeys(job.line(header) for job in jobs)
     for _, block in blocks(fd, 0):
-        there.update(moving.intersection(line.split(b"\t", 1)[0] for line in block.split(b"\n")))
+        for line in block.split(b"\n"):
+            moving.pop(line + b"\n", None)  # moved before a crash
     try:
-        write_all(fd, b"".join(job.line(header) for job in jobs if job.cells[0] not in there))
+        write_all(fd, b"".join(moving))
         sync(fd)
     except OSError:
         os.ftruncate(fd, size)

@@ -12,9 +12,9 @@ from itertools import accumulate
 
 from . import after, hint
 from .disk import QueueFile
-from .errors import DuplicateId, QueueError, UnknownJob
+from .errors import BadArgument, DuplicateId, QueueError, UnknownJob
 from .files import blocks
-from .job import Job, encode, is_ahead, new_ids
+from .job import Job, encode, is_ahead, new_ids, was_made_here
 from .lookup import archived, find_row, lines_with
 from .tsv import FINISHED, HEADER, Header, check_column, rehead, row
 
@@ -100,16 +100,15 @@ class Edit:
 
     def get(self, id: str) -> Job | None:
         """Return the job with this id as it stands in this edit, None when the file has none."""
-        key = id.encode()
-        if key in self._by_id:
-            return self._by_id[key]
-        found = (
-            find_row(self._file.fd, key, self.start, self.size)
-            if self.exists and after.is_id(id)
-            else None
-        )
-        if found is None and self.exists and id and not after.is_id(id):
-            return next(self.find("id", id), None)
+        if not isinstance(id, str):
+            return None
+        key = id.encode(errors="replace")
+        return self._by_id[key] if key in self._by_id else self._find_row(key)
+
+    def _find_row(self, id: bytes, *, everywhere: bool = True) -> Job | None:
+        if not self.exists or not id or b"\t" in id or b"\n" in id:
+            return None
+        found = find_row(self._file.fd, id, self.start, self.size, everywhere=everywhere)
         cells = row(found[1][:-1], self.header) if found else None
         return Job(cells, self.header, found[0], len(found[1])) if found and cells else None
 
@@ -182,7 +181,11 @@ class Edit:
         Any `Job` names its row by its id; UnknownJob when the file has none (any more).
         """
         new = {column: encode(column, value) for column, value in cells.items()}
-        return self.set(self._present(job), new)
+        now = self._present(job)
+        changed = now.with_cells(new)
+        if row(changed.line(changed.header)[:-1], changed.header) is None:
+            raise BadArgument(f"job {job.id}: with {cells!r:.200} its row could not be read")
+        return self.set(now, new)
 
     def _present(self, job: Job) -> Job:
         """Return a job as it now stands in this edit, whenever it was read."""
@@ -211,7 +214,8 @@ class Edit:
             self.ended = True
         self._by_id[new.cells[0]] = new
         if self._counts:
-            self._counts.clear()
+            self._counts.pop(old.cell("group"), None)
+            self._counts.pop(new.cell("group"), None)
         if new.at < 0:
             self.added = [new if job.cells[0] == new.cells[0] else job for job in self.added]
         else:
@@ -250,7 +254,10 @@ class Edit:
         if len(set(given)) < len(given):
             raise DuplicateId("the same id is given to two of these jobs")
         for id in given:
-            if self.get(id.decode()):
+            made_here = was_made_here(id.decode())
+            if made_here and self.last_id and id.decode() > self.last_id:
+                continue
+            if id in self._by_id or self._find_row(id, everywhere=not made_here):
                 raise DuplicateId(f"{self.path}: a job with the id {id.decode()} is there already")
 
     def remove(self, job: Job) -> None:

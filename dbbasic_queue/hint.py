@@ -81,7 +81,8 @@ def idle(real: str) -> bool:
     side = real + ".d"
     try:
         st = os.stat(real)
-        if os.path.isdir(side + "/workers") and os.listdir(side + "/workers"):
+        workers = os.listdir(side + "/workers") if os.path.isdir(side + "/workers") else ()
+        if any(name.endswith(".tsv") for name in workers):
             return False
     except FileNotFoundError:
         return True

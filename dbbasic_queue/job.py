@@ -253,7 +253,7 @@ def whole(cell: bytes) -> int:
 def encode(column: str, value: "Any") -> bytes:
     """Return the bytes of a value in a column; None is empty, or JSON null where JSON is."""
     if isinstance(value, bytes):
-        return value
+        raise BadArgument(f"{column}={value!r:.80}: a cell is text, a number or JSON, no bytes")
     if column in _JSON:
         return dump(value, column)
     if value is None or (column == "queue" and value == "default"):
@@ -268,7 +268,7 @@ def encode(column: str, value: "Any") -> bytes:
 # --- ids
 
 DAY = 86_400_000_000  # microseconds
-_last = 0
+_first = _last = 0  # microseconds of the ids made in this process
 
 
 def new_id() -> str:
@@ -278,14 +278,19 @@ def new_id() -> str:
 
 def new_ids(count: int, above: str = "") -> list[str]:
     """Return ids in rising order, all greater than the id `above`."""
-    global _last
+    global _first, _last
     now = int(time.time() * 1e6)
     first = max(now, _last + 1) if _last < now + DAY else now  # the clock was wrong for a while
-    _last = first + count - 1
+    _first, _last = _first or first, first + count - 1
     if above:
         first = max(first, int(above[:13], 16) + 1)
     chance = int.from_bytes(os.urandom(2), "big")
     return [f"{first + at:013x}{(chance + at * 2654435761) & 0xFFF:03x}" for at in range(count)]
+
+
+def was_made_here(id: str) -> bool:
+    """Whether an id's time is one of those that this process has given ids for."""
+    return _first <= int(id[:13], 16) <= _last
 
 
 def is_ahead(id: str) -> bool:

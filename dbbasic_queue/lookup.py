@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 NEAR = 1 << 12
 
 
-def find_row(fd: int, id: bytes, start: int, stop: int) -> tuple[int, bytes] | None:
+def find_row(
+    fd: int, id: bytes, start: int, stop: int, *, everywhere: bool = True
+) -> tuple[int, bytes] | None:
     """Return (offset, line with its newline) of the row with this id between two line ends, or
     None.
 
@@ -43,7 +45,8 @@ def find_row(fd: int, id: bytes, start: int, stop: int) -> tuple[int, bytes] | N
         else:
             high = middle + at
     spread = 1 << 16
-    for left, right in ((low, high + NEAR), (low - spread, high + spread), (start, stop)):
+    stretches = [(low, high + NEAR), (low - spread, high + spread), (start, stop)]
+    for left, right in stretches if everywhere else stretches[:2]:
         found = _find_row(fd, id, max(left, start), min(right, stop), start)
         if found:
             return found

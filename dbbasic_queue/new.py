@@ -142,7 +142,11 @@ def check_attempts(number: object) -> int:
 
 
 def check_timeout(seconds: object) -> float:
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < 1e9:
+    if (
+        isinstance(seconds, bool)
+        or not isinstance(seconds, (int, float))
+        or not 0.001 <= seconds < 1e9
+    ):
         raise BadArgument(f"timeout={seconds!r:.80} is no number of seconds above 0")
     return seconds
 

@@ -1,4 +1,4 @@
-"""Worker processes: a supervisor that runs no user code, and forked workers, each with its own file.
+"""Worker processes: a supervisor that runs no user code, and forked workers with their own files.
 
 The supervisor replaces a worker that dies at once, ends one whose job outlives its time or its
 memory, and starts more while jobs wait.  When the supervisor itself is killed, its workers see the
@@ -31,7 +31,7 @@ _PAGE = resource.getpagesize()
 
 
 class Slot:
-    """What one worker tells its supervisor, in shared memory: who it is, and until when it may run."""
+    """What a worker tells its supervisor in shared memory: who it is, until when it may run."""
 
     _form = struct.Struct("dd112s")
     size = _form.size

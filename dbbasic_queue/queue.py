@@ -79,6 +79,8 @@ class Queue:
         self.sync = sync or os.environ.get("DBBASIC_QUEUE_SYNC") or "normal"
         if self.sync not in ("normal", "full", "off"):
             raise BadArgument(f"sync={self.sync!r} is none of normal, full, off")
+        if isinstance(lock_timeout, bool) or not isinstance(lock_timeout, (int, float)):
+            raise BadArgument(f"lock_timeout={lock_timeout!r:.80} is no number of seconds")
         self.lock_timeout = lock_timeout
         self.listeners = tuple(listeners)
         self.file = QueueFile(self.path)

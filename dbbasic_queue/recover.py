@@ -34,14 +34,15 @@ class Dead:
         self.id = os.path.basename(path)[:-4]
         self.lines, damaged = parse(read_all(fd))
         if damaged:
-            warn("%s: has damaged lines before good ones; it is kept as .damaged", path)
+            warn("%s: has damaged lines before good ones; it is kept", path)
         self.damaged = damaged
         self.why = _text(path[:-4] + ".why") or "worker died"
 
     def bury(self) -> None:
         """Remove the file, once what it said is in the queue and on the disk."""
         if self.damaged:
-            os.rename(self.path, self.path + ".damaged")
+            side = os.path.dirname(os.path.dirname(self.path))
+            os.rename(self.path, os.path.join(side, f"damaged-{self.id}.tsv"))
         for name in (self.path, *requests(self.path)):
             try:
                 os.unlink(name)

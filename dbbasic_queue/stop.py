@@ -29,6 +29,7 @@ class Stop:
         self._grace_until = FOREVER
         self._before: dict[int, Any] = {}
         self._by = 0
+        self._signals = 0
         self.asked = 0
         self.lifeline = -1  # of a worker process: a pipe that ends when its supervisor dies
 
@@ -46,8 +47,10 @@ class Stop:
 
     def ask(self, by: int = 0) -> None:
         """Begin no further job."""
-        self.asked = self.asked or 1
+        self.asked += 1
         self._by = self._by or by
+        if self._grace is not None and self.asked == 1:
+            self._grace_until = clock() + self._grace
 
     def read_request(self, path: str) -> None:
         """Stop when somebody has put a file at `path`."""
@@ -62,8 +65,7 @@ class Stop:
 
     def mind_the_grace(self) -> None:
         """Interrupt the handler when its grace is over; from another thread."""
-        if clock() >= self._grace_until and self._run.in_main:
-            self._grace_until = FOREVER
+        if clock() >= self._grace_until and self._run.in_main and self._run.inside:
             signal.pthread_kill(self._run.thread, signal.SIGTERM)
 
     def pass_on(self) -> None:
@@ -77,11 +79,11 @@ class Stop:
             before(self._by, None)
 
     def _on_signal(self, number: int, frame: "FrameType | None") -> None:
-        self.asked += 1
-        self._by = number
-        if self._grace is not None:
-            self._grace_until = clock() + self._grace
-        if self.asked > 1 and self._run.inside:
-            if not in_a_lock():
+        self._signals += 1
+        self.ask(number)
+        if self._run.inside and (self._signals > 1 or clock() >= self._grace_until):
+            if in_a_lock():
+                self._grace_until = 0.0  # once more, in 0.1 s
+            else:
+                self._grace_until = FOREVER
                 raise Stopped
-            self._grace_until = 0.0  # once more, in 0.1 s

@@ -63,7 +63,7 @@ class Worker:
         self._run = Run(options.handlers, options.middleware)
         self._turns = Turns(queue, options, self._journal)
         self._mutex = threading.Lock()  # the claim, the outcomes, the end of the journal
-        self._turning = threading.Lock()  # one edit at a time
+        self._turning = threading.RLock()  # one edit at a time
         self._claimed: deque[Job] = deque()
         self._outcomes: Outcomes = {}
         self._running: Job | None = None
@@ -71,6 +71,8 @@ class Worker:
         self._size, self._taken, self._taken_at = 1, 0, 0.0  # of the claim
         self._done = dict.fromkeys(EVENTS, 0)
         self._ran = 0
+        self._pid = os.getpid()
+        self._owed: set[bytes] = set()  # ids of rows to give back, which could not be till now
         self._until = float("inf")
         self._problem: OSError | None = None
         self._over = threading.Event()
@@ -96,6 +98,9 @@ class Worker:
                     elif not self._may_begin() or not self._wait():
                         return
                 except LostFile as lost:
+                    if os.getpid() != self._pid:  # a handler forked, and its child came back
+                        self._outcomes.clear()
+                        return
                     self._start_anew(lost)
         finally:
             self._over.set()
@@ -186,6 +191,7 @@ class Worker:
                 outcomes = dict(self._outcomes)
                 if give_back is None:
                     self._claimed.clear()
+                    self._owed.clear()
             room = int(min(self._size, self._options.max_jobs - self._ran)) if claim else 0
             for attempt in range(4):
                 try:
@@ -297,36 +303,41 @@ class Worker:
         """Every 0.1 s: end what runs too long; give back what one slow job holds up."""
         seen, age, last = -1, 0.0, -1.0
         while not self._over.wait(_TICK):
-            self._mind_the_time()
-            if self._journal.k != seen:
-                seen, age, last = self._journal.k, 0.0, -1.0
-                self._read_requests()
-            age += _TICK
-            if age >= 0.5 and age - last >= 1:
-                last = age
-                self._read_requests()
-                self._relieve()
+            try:
+                self._mind_the_time()
+                if self._journal.k != seen:
+                    seen, age, last = self._journal.k, 0.0, -1.0
+                age += _TICK
+                if age >= 0.5 and age - last >= 1:
+                    last = age
+                    self._relieve()
+            except Exception as problem:  # without this thread nothing would end a hung job
+                log.error("%s: %s", self._queue.path, log.traceback_of(problem))
 
     def _relieve(self) -> None:
         """Give back what is claimed and not begun, and fold what has ended."""
-        with self._mutex:
-            rows = list(self._claimed)
-            self._claimed.clear()
-            if not rows and not self._outcomes:
-                return
-        try:
-            self._edit(give_back={job.cells[0] for job in rows})
-        except (QueueError, OSError) as problem:
-            log.warn("%s: %s", self._queue.path, str(problem))
+        with self._turning:
             with self._mutex:
-                self._claimed.extend(rows)
+                self._owed |= {job.cells[0] for job in self._claimed}
+                self._claimed.clear()
+                if not self._owed and not self._outcomes:
+                    return
+            try:
+                self._edit(give_back=set(self._owed))
+                self._owed.clear()
+            except (QueueError, OSError) as problem:
+                log.warn("%s: %s", self._queue.path, str(problem))
 
     def _mind_the_time(self) -> None:
+        self._read_requests()
         self.stop.mind_the_grace()
         self._run.interrupt_when_due()
         if clock() >= self._run.cut_at:
             text = f"{self._run.timed_out()}, and did not end within {CUT_OFF} s"
-            self._file.note(self._journal.path[:-4] + ".why", text.encode())
+            try:
+                self._file.note(self._journal.path[:-4] + ".why", text.encode())
+            except OSError:
+                pass  # no room: the job ends all the same
             log.error("%s: %s; this process ends", self._queue.path, text)
             os._exit(75)
 
