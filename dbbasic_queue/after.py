@@ -93,6 +93,15 @@ def names(cell: str, group: str) -> bool:
     )
 
 
+def named(cell: str) -> list[str]:
+    """Return the ids, and the groups as @GROUP, that an `after` cell names; [] when unreadable."""
+    try:
+        conditions = parse(cell)
+    except BadArgument:
+        return []
+    return [name for one in conditions for name in (one.ids or (f"@{one.group}",))]
+
+
 def state(
     cell: str, status_of: "Callable[[str], str | None]", count: "Callable[[str], GroupCount]"
 ) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import os
 import re
 from bisect import bisect_left, insort
 
-from .after import WAITING
+from .after import WAITING, named
 from .edit import Edit, new_offset
 from .errors import QueueError
 from .files import blocks
@@ -43,6 +43,8 @@ class Look:
         self.due: list[int] = []
         self.waiting: dict[bytes, Job] = {}
         self.processing: dict[bytes, Job] = {}
+        self.to_weigh: set[bytes] = set()  # ids of waiting rows for which something has changed
+        self._children: dict[str, list[bytes]] = {}  # who waits for a job or for an @group
         self.bad, self.bad_at = b"", 0  # the first line that looked due and is no row
         self.ready = 0  # rows whose `after` is met, and which were left all the same
         self.for_others = False  # rows are due that this worker does not run
@@ -91,6 +93,9 @@ class Look:
         if not self.at:
             self.at = edit.start
             self.full_at = int(now)
+        elif self.at < edit.size:  # a new row may belong to a group
+            for name, ids in self._children.items():
+                self.to_weigh.update(ids if name.startswith("@") else ())
         due = self._scan(fd, edit, self.at, edit.size, now)
         if self.due and due:
             self.due = sorted(self.due + due)
@@ -105,9 +110,9 @@ class Look:
         step = 1
         for offset, block in blocks(fd, start, stop):
             for begin, end in lines_with(block, (b"\tprocessing\t",)):
-                self._note(edit, block, offset, begin, end, PROCESSING, self.processing)
+                self._note(edit, block, offset, begin, end, PROCESSING)
             for begin, end in lines_with(block, WAITING):
-                self._note(edit, block, offset, begin, end, PENDING, self.waiting)
+                self._note(edit, block, offset, begin, end, PENDING)
             found = pattern.search(block)
             while found:
                 begin = block.rfind(b"\n", 0, found.start()) + 1
@@ -118,7 +123,7 @@ class Look:
                 if cells is not None and cells[3] == PENDING and cells[0] not in self.waiting:
                     job = Job(cells, edit.header, offset + begin, end - begin + 1)
                     if job.raw("after"):
-                        self.waiting[cells[0]] = job  # spoilt by hand: not taken for none
+                        self.wait(job)  # spoilt by hand: not taken for none
                     elif job.is_due(now):
                         ticket = self.ticket(job)
                         if ticket is not None:
@@ -132,20 +137,15 @@ class Look:
         return tickets
 
     def _note(
-        self,
-        edit: Edit,
-        block: bytes,
-        offset: int,
-        begin: int,
-        end: int,
-        status: bytes,
-        into: dict[bytes, Job],
+        self, edit: Edit, block: bytes, offset: int, begin: int, end: int, status: bytes
     ) -> None:
         cells = row(block[begin:end], edit.header)
         if cells is not None and cells[3] == status:
             job = Job(cells, edit.header, offset + begin, end - begin + 1)
-            if status == PROCESSING or job.raw("after"):
-                into[cells[0]] = job
+            if status == PROCESSING:
+                self.processing[cells[0]] = job
+            elif job.raw("after"):
+                self.wait(job)
 
     def ticket(self, job: Job) -> int | None:
         """Return a due row's place in the order as one number, None when it is not for us."""
@@ -161,6 +161,26 @@ class Look:
             priority, run_at = 0, max(0, int(run_at + aging * priority))
         level = max(1, min(priority + (1 << 32), (1 << 33) - 1))
         return ((rank << 33 | level) << 40 | max(0, min(run_at, (1 << 40) - 1))) << AT | job.at
+
+    def wait(self, job: Job) -> None:
+        """Take in a row that waits for others."""
+        id = job.cells[0]
+        if id not in self.waiting:
+            for name in named(job.cell("after")):
+                self._children.setdefault(name, []).append(id)
+        self.waiting[id] = job
+        self.to_weigh.add(id)
+
+    def weigh_children(self, job: Job) -> None:
+        """A job has changed: weigh again who waits for it, or for its group."""
+        if self._children:
+            self.to_weigh.update(self._children.get(job.id, ()))
+            self.to_weigh.update(self._children.get(f"@{job.cell('group')}", ()))
+
+    def weighed(self) -> list[Job]:
+        """Return the waiting rows for which something has changed, once."""
+        ids, self.to_weigh = self.to_weigh, set()
+        return [self.waiting[id] for id in ids if id in self.waiting]
 
     def add(self, job: Job) -> None:
         """Take a row that has become due into the order."""

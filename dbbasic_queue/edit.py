@@ -328,6 +328,10 @@ class Edit:
             yield b"".join(lines)
         yield b"".join(job.line(target) for job in self.added)
 
+    def touched(self) -> list[Job]:
+        """Return the jobs that this edit has changed or added, as they now are."""
+        return [job for job in self._by_id.values() if job is not None]
+
     def changed(self, at: int) -> Job | None:
         """Return the row at an offset as this edit has changed it, None when it has not."""
         return self._changed.get(at)

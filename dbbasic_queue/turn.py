@@ -83,10 +83,7 @@ class Turns:
                         events.append((how, job))
                     elif how == "folded":
                         events.append((_event(job, 0), job))
-                met = settle(e, look.waiting.values())
-                for job in e.cancelled:
-                    look.waiting.pop(job.cells[0], None)
-                    events.append(("cancelled", job))
+                met = self._settle(e, events)
                 taken = self._claim(e, met, room, now) if room else []
                 look.ready = 0
                 for job in met:
@@ -114,6 +111,23 @@ class Turns:
         finally:
             for one in dead:
                 one.close()
+
+    def _settle(self, e: Edit, events: list[tuple[str, Job]]) -> list[Job]:
+        """Weigh who waits for what has changed, down the graph; return who waits no more."""
+        look = self.look
+        for job in e.touched():
+            look.weigh_children(job)
+        met: list[Job] = []
+        while rows := look.weighed():
+            seen = len(e.cancelled)
+            met += settle(e, rows)
+            for job in e.cancelled[seen:]:
+                look.waiting.pop(job.cells[0], None)
+                look.weigh_children(job)
+                events.append(("cancelled", job))
+        look.to_weigh.update(job.cells[0] for job in met)  # until they are claimed
+        e.ended = False
+        return met
 
     def _report_bad_line(self) -> None:
         """Log a line that is no row, once; `doctor` lists them all."""
@@ -169,7 +183,7 @@ class Turns:
         if job.cells[3] != PENDING:
             return
         if job.raw("after"):
-            look.waiting[job.cells[0]] = job
+            look.wait(job)
         elif job.is_due(time.time()):
             look.add(job)
         else:

@@ -714,7 +714,7 @@ def test_with_run_for_a_new_job_starts_within_a_fifth_of_a_second_at_little_cost
     thread.join()
 
     assert sorted(a - b for a, b in zip(started, added, strict=True))[1] < 0.2
-    assert 1.1 < took < 1.6
+    assert 1.1 < took < 2.5
     assert cpu < 0.2
 
 
@@ -749,7 +749,7 @@ def test_run_for_ends_a_worker_that_is_never_idle(queue):
 
     queue.process_jobs({"t": again}, run_for=0.3, max_jobs=2000)
 
-    assert 0.25 < time.monotonic() - begun < 1.5
+    assert 0.25 < time.monotonic() - begun < 3
     assert queue.counts()["pending"] == 1
     assert queue.counts().keys() == {"pending", "completed"}
 
@@ -1367,7 +1367,7 @@ def test_p16_after_the_grace_the_running_job_goes_back(queue, signals):
 
     queue.process_jobs({"t": handler}, 1, grace=0.1)
 
-    assert 0.1 <= time.monotonic() - begun < 1
+    assert 0.1 <= time.monotonic() - begun < 3
     assert statuses(queue, job_id) == ["pending"]
     assert cells_of(queue, "attempts", job_id) == ["0"]
 
@@ -1416,7 +1416,7 @@ def test_a_job_that_runs_too_long_times_out_and_the_next_one_runs(
         settings=settings,
     )
 
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 4
     assert statuses(queue, slow, quick) == ["failed", "completed"]
     assert queue.get(slow).error == f"timed out after {limit} s"
 
@@ -1527,7 +1527,7 @@ def test_a_slow_job_gives_back_what_it_holds_and_folds_what_is_done(queue):
     assert seen["at first"] == ["completed"] + ["processing"] * 6
     assert seen["later"] == ["completed", "processing"] + ["pending"] * 5
     assert seen["attempts"][2:] == ["0"] * 5
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 2.5
     assert queue.counts() == {"completed": 7}
 
 
