@@ -113,14 +113,9 @@ def _add_to(file: QueueFile, month: str, jobs: list[Job]) -> None:
     path = os.path.join(file.side, "archive", month + ".tsv")
     try:
         folder = file.make_side("archive")
+        header = _widen(file, path, {name for job in jobs for name in job.columns_in_use()})
         fd = make(path, os.O_RDWR | os.O_APPEND, file.real)
         try:
-            used = {name for job in jobs for name in job.columns_in_use()}
-            old = read_header(fd, path)
-            header = (old or HEADER).with_columns(used)
-            if old is not header:
-                os.close(fd)
-                fd = _widened(file, path, old, header)
             _append(fd, header, jobs)
         finally:
             os.close(fd)
@@ -129,17 +124,19 @@ def _add_to(file: QueueFile, month: str, jobs: list[Job]) -> None:
         raise NotStored(f"{path}: not archived: {error.strerror}") from error
 
 
-def _widened(file: QueueFile, path: str, old: Header | None, header: Header) -> int:
-    """Give an archive another header by a neighbour and a rename; return it, open."""
-    fd = make(path + ".tmp", os.O_RDWR | os.O_APPEND | os.O_TRUNC, file.real)
-    with open(path, "rb") as before:
-        before.readline()
-        write_all(fd, header.line + b"\n")
-        for line in before:
-            write_all(fd, rehead(line[:-1], old or header, header) + b"\n")
-    sync(fd)
-    os.rename(path + ".tmp", path)
-    return fd
+def _widen(file: QueueFile, path: str, columns: "set[str]") -> Header:
+    """See to it that an archive has these columns, by a neighbour and a rename."""
+    old, lines = None, b""
+    if os.path.exists(path):
+        with open(path, "rb") as before:
+            old = read_header(before.fileno(), path)
+            lines = before.read().partition(b"\n")[2]
+    header = (old or HEADER).with_columns(columns)
+    if old is not header:
+        rows = [rehead(line, old or header, header) for line in lines.split(b"\n")]
+        file.note(path + ".tmp", b"\n".join([header.line, *rows]), durable=True)
+        os.rename(path + ".tmp", path)
+    return header
 
 
 def _append(fd: int, header: Header, jobs: list[Job]) -> None:
@@ -167,7 +164,6 @@ def backup(edit: Edit, file: QueueFile, path: str) -> None:
         raise BadArgument(f"{path}: there is no such folder")
     if os.path.isdir(path) or os.path.realpath(path) == file.real:
         raise BadArgument(f"{path}: a backup goes into a file of its own")
-    temporary = f"{path}.{os.getpid()}.tmp"
     with edit as e:
         if not e.exists:
             raise BadArgument(f"{file.path}: there is no queue to back up")
@@ -177,16 +173,23 @@ def backup(edit: Edit, file: QueueFile, path: str) -> None:
             seen, ended = overlay(job, lines.get(worker, ()), k)
             if ended:
                 e.put(job, seen)
-        fd = os.open(
-            temporary,
-            os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC,
-            os.fstat(file.fd).st_mode & 0o777,
-        )
         try:
-            e.copy_to(fd)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.rename(temporary, path)
-        sync_folder(os.path.dirname(path))
+            _copy(e, path, os.fstat(file.fd).st_mode & 0o777)
+        except OSError as error:
+            raise NotStored(f"{path}: no backup was made: {error.strerror}") from error
         e.give_up()
+
+
+def _copy(e: Edit, path: str, mode: int) -> None:
+    temporary = f"{path}.{os.getpid()}.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        e.copy_to(fd)
+        os.fsync(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    finally:
+        os.close(fd)
+    sync_folder(os.path.dirname(path))

@@ -324,11 +324,13 @@ class QueueFile:
         self.note(path + ".tmp", data)
         os.rename(path + ".tmp", path)
 
-    def note(self, path: str, data: bytes) -> None:
+    def note(self, path: str, data: bytes, *, durable: bool = False) -> None:
         """Write a small file that is made once, without the lock: a request, a reason."""
         fd = make(path, os.O_WRONLY | os.O_TRUNC, self.real)
         try:
             write_all(fd, data)
+            if durable:
+                sync(fd)
         except OSError:
             os.unlink(path)
             raise

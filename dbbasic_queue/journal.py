@@ -206,8 +206,8 @@ class WorkerFile:
         self._end = at
 
     def cut(self) -> None:
-        """Forget the lines that are folded on the disk; only while no job of ours runs."""
-        if self._fd >= 0 and self._end > self._head:
+        """Forget lines that are folded on the disk, once they are many; only while no job runs."""
+        if self._fd >= 0 and self._end > ROOM // 2:
             os.ftruncate(self._fd, self._head)
             self._end, self._room = self._head, 0
 

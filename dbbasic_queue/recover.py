@@ -26,23 +26,27 @@ if TYPE_CHECKING:
 class Dead:
     """The file of a worker that died, locked by us while we take it in."""
 
-    __slots__ = ("damaged", "fd", "id", "lines", "path", "why")
+    __slots__ = ("fd", "id", "lines", "path", "why")
 
     def __init__(self, path: str, fd: int) -> None:
         self.path = path
         self.fd = fd
         self.id = os.path.basename(path)[:-4]
-        self.lines, damaged = parse(read_all(fd))
+        self.lines: list[Line] = []
+        self.why = "worker died"
+
+    def read(self) -> None:
+        """Read what the worker has left behind; damage is kept for whoever wants to look at it."""
+        self.lines, damaged = parse(read_all(self.fd))
+        self.why = _text(self.path[:-4] + ".why") or self.why
         if damaged:
-            warn("%s: has damaged lines before good ones; it is kept", path)
-        self.damaged = damaged
-        self.why = _text(path[:-4] + ".why") or "worker died"
+            kept = os.path.join(os.path.dirname(self.path), "..", f"damaged-{self.id}.tsv")
+            warn("%s: has damaged lines before good ones; kept as %s", self.path, kept)
+            if not os.path.exists(kept):
+                os.link(self.path, kept)
 
     def bury(self) -> None:
         """Remove the file, once what it said is in the queue and on the disk."""
-        if self.damaged:
-            side = os.path.dirname(os.path.dirname(self.path))
-            os.rename(self.path, os.path.join(side, f"damaged-{self.id}.tsv"))
         for name in (self.path, *requests(self.path)):
             try:
                 os.unlink(name)
@@ -122,6 +126,19 @@ def live_workers(file: "QueueFile", timeout: float) -> "tuple[list[LiveWorker], 
     finally:
         file.unlock()
     return [LiveWorker(id, lines.get(id, [])) for id in sorted(alive)], bool(dead)
+
+
+def read_dead(file: "QueueFile", mine: str) -> "tuple[list[Dead], set[str]]":
+    """As `find_dead`, with what each of the dead has left behind."""
+    dead, alive = find_dead(file, mine)
+    try:
+        for one in dead:
+            one.read()
+    except BaseException:
+        for one in dead:
+            one.close()
+        raise
+    return dead, alive
 
 
 def recover(

@@ -11,7 +11,7 @@ from .files import blocks
 from .job import Job
 from .journal import WorkerFile
 from .queue import Queue
-from .recover import Dead, find_dead, recover, remove_if_empty
+from .recover import Dead, read_dead, recover, remove_if_empty
 from .run import Options
 from .tsv import PENDING, PROCESSING
 
@@ -75,7 +75,7 @@ class Turns:
                     elif give_back is None or job.cells[0] in give_back:
                         self._follow(e.set(job, {"status": PENDING, "worker": b""}))
                 held = {job.cells[0]: job.raw("worker").decode() for job in others}
-                dead, alive = find_dead(self._file, self._journal.id)
+                dead, alive = read_dead(self._file, self._journal.id)
                 for job, how in recover(e, others, dead, alive, self._options.max_attempts):
                     self._follow(job)
                     if how == "recovered":

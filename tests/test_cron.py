@@ -83,16 +83,18 @@ class Folder:
             shutil.copy(EXAMPLES / "handlers.py", path)
         self.queue = Queue(path / "data" / "queue.tsv")
         here, python = shlex.quote(str(path)), shlex.quote(sys.executable)
-        self.lines = lines * [
-            f"* * * * * cd {here} && {python} worker.py >> logs/queue.log 2>&1"
-        ]
+        self.lines = lines * [f"* * * * * cd {here} && {python} worker.py >> logs/queue.log 2>&1"]
 
     def enqueue(self, *jobs):
         """Add the jobs from another process, and return their ids."""
         added = subprocess.run(
-            [sys.executable, "-c", ENQUEUE, self.path / "data" / "queue.tsv"], cwd="/",
+            [sys.executable, "-c", ENQUEUE, self.path / "data" / "queue.tsv"],
+            cwd="/",
             env={**os.environ, "PYTHONPATH": str(ROOT)},
-            input=json.dumps(jobs), stdout=subprocess.PIPE, text=True, check=True,
+            input=json.dumps(jobs),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
         )
         return added.stdout.split()
 
@@ -129,8 +131,9 @@ def install(text):
 def start_cron():
     """Start the daemon in the foreground, as our child; None when one runs already."""
     path = os.environ["PATH"] + os.pathsep + "/usr/sbin"
-    cron = subprocess.Popen([shutil.which("cron", path=path) or "cron", "-f"],
-                            stderr=subprocess.PIPE, text=True)
+    cron = subprocess.Popen(
+        [shutil.which("cron", path=path) or "cron", "-f"], stderr=subprocess.PIPE, text=True
+    )
     try:
         _, why = cron.communicate(timeout=1)
     except subprocess.TimeoutExpired:
@@ -178,7 +181,9 @@ def waiting(folders):
             ("nobody_handles_this", None),
         ),
         "killed": folders["killed"].enqueue(
-            ("quick", "before"), ("slow", "slow"), ("quick", "after"),
+            ("quick", "before"),
+            ("slow", "slow"),
+            ("quick", "after"),
         ),
         "overlapping": folders["overlapping"].enqueue(
             *(("quick", f"first-{n}") for n in range(60)),
@@ -243,7 +248,9 @@ def test_the_next_tick_runs_what_the_killed_one_was_at(killed, waiting):
     assert sorted(runs) == ["after", "before", "slow", "slow"]
     before, slow, after = map(killed.queue.get, waiting["killed"])
     assert [(job.status, job.attempts) for job in (before, slow, after)] == [
-        ("completed", 1), ("completed", 2), ("completed", 1),
+        ("completed", 1),
+        ("completed", 2),
+        ("completed", 1),
     ]
     assert slow.result == 2
     assert after.result == {"cwd": str(killed.path), "home": str(Path.home())}

@@ -29,12 +29,19 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 
 needs_ffmpeg = pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs ffmpeg")
-appenders = pytest.mark.parametrize("appender", [
-    pytest.param("append_from_bash.sh", marks=pytest.mark.skipif(
-        not shutil.which("flock"), reason="needs flock(1)")),
-    pytest.param("append_from_perl.pl", marks=pytest.mark.skipif(
-        not shutil.which("perl"), reason="needs Perl")),
-])
+appenders = pytest.mark.parametrize(
+    "appender",
+    [
+        pytest.param(
+            "append_from_bash.sh",
+            marks=pytest.mark.skipif(not shutil.which("flock"), reason="needs flock(1)"),
+        ),
+        pytest.param(
+            "append_from_perl.pl",
+            marks=pytest.mark.skipif(not shutil.which("perl"), reason="needs Perl"),
+        ),
+    ],
+)
 
 
 def command(name, *arguments):
@@ -50,8 +57,11 @@ def surroundings(**more):
 def run(name, *arguments, status=0, **environment):
     """Run an example to its end, and return what it printed and what it logged."""
     done = subprocess.run(
-        command(name, *arguments), env=surroundings(**environment),
-        capture_output=True, encoding="utf-8", timeout=60,
+        command(name, *arguments),
+        env=surroundings(**environment),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout, done.stderr
@@ -124,8 +134,11 @@ def test_the_lines_that_the_quickstart_recommends_work(tmp_path):
     added = queue.enqueue("greet", {"name": "Cleo"})
 
     shell = subprocess.run(
-        ["sh", "-ec", "\n".join([*tries, line])], env=surroundings(), cwd="/",
-        capture_output=True, text=True,
+        ["sh", "-ec", "\n".join([*tries, line])],
+        env=surroundings(),
+        cwd="/",
+        capture_output=True,
+        text=True,
     )
 
     assert shell.returncode == 0, shell.stderr
@@ -183,7 +196,9 @@ def test_the_crontab_line_runs_in_the_bare_surroundings_of_cron(tmp_path):
     line = line.replace("/app/.venv/bin/python", sys.executable).replace("/app", str(tmp_path))
 
     subprocess.run(
-        ["/bin/sh", "-c", line.removeprefix("* * * * * ")], check=True, cwd="/",
+        ["/bin/sh", "-c", line.removeprefix("* * * * * ")],
+        check=True,
+        cwd="/",
         env={"PATH": "/usr/bin:/bin", "LANG": "C", "PYTHONPATH": str(ROOT)},
     )
 
@@ -224,7 +239,8 @@ def smtp():
     with serving(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Mailbox)) as server:
         server.mails = []
         server.environment = {
-            "SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(server.server_address[1]),
+            "SMTP_HOST": "127.0.0.1",
+            "SMTP_PORT": str(server.server_address[1]),
         }
         yield server
 
@@ -482,10 +498,19 @@ def test_a_line_from_another_language_is_private_to_the_group(appender):
 
 
 @appenders
-@pytest.mark.parametrize("arguments", [
-    ("greet", '"a\tb"'), ("greet", '"a\nb"'), ("greet", '"a\rb"'), ("greet", '"a\x1bb"'),
-    ("gr eet", "1"), ("", "1"), ("gr\teet", "1"), ("greet\n", "1"),
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("greet", '"a\tb"'),
+        ("greet", '"a\nb"'),
+        ("greet", '"a\rb"'),
+        ("greet", '"a\x1bb"'),
+        ("gr eet", "1"),
+        ("", "1"),
+        ("gr\teet", "1"),
+        ("greet\n", "1"),
+    ],
+)
 def test_what_would_break_the_line_is_refused_in_other_languages_too(appender, arguments):
     enqueue("greet", 1)
     before = Path("data/queue.tsv").read_bytes()
@@ -532,7 +557,8 @@ def test_other_languages_take_back_what_the_disk_has_no_room_for(appender):
 
     done = subprocess.run(
         ["bash", "-c", limited, "bash", *command(appender, "greet", f'"{"x" * 3000}"')],
-        capture_output=True, text=True,
+        capture_output=True,
+        text=True,
     )
 
     assert done.returncode != 0
