@@ -238,7 +238,8 @@ class _Rows:
             return changed
         begin = at - self._start
         if begin < 1 or begin >= len(self._block) or self._block.find(b"\n", begin) < 0:
-            self._start, reach = at - 1, 1 << 18
+            near = 0 <= begin <= len(self._block)  # the order is mostly the file's: read on
+            self._start, reach = at - 1, 1 << 18 if near else 1 << 12
             self._block = os.pread(self._fd, reach, at - 1)
             while b"\n" not in self._block[1:] and len(self._block) == reach:
                 reach *= 4

@@ -43,9 +43,9 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def in_a_lock() -> bool:
-    """Whether this thread is where an exception thrown in from outside could leave a lock held."""
-    return threading.get_ident() in _inside
+def in_a_lock(thread: int) -> bool:
+    """Whether a thread is where an exception thrown in from outside could leave a lock held."""
+    return thread in _inside
 
 
 class _Turn:

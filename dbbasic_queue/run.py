@@ -167,6 +167,8 @@ class Run:
         )  # when a handler that outlives its deadline takes the process with it
         self.slot: Slot | None = None  # where a supervisor looks, in a worker process
         self._timeout = 0.0
+        self._gate = threading.Lock()  # between coming out and being thrown at
+        self._thrown = False
         self._call = _layered(layers, self._handler)
 
     def __call__(self, job: Job, timeout: float | None) -> "Any":
@@ -181,33 +183,53 @@ class Run:
             self.inside = True
             return self._call(job)
         finally:
-            self.inside = False
+            self._come_out()
+            self.deadline = self.cut_at = math.inf
             if self.slot is not None:
                 self.slot.end()
-            self.deadline = self.cut_at = math.inf
             _current.reset(token)
+
+    def _come_out(self) -> None:
+        """Be outside of user code, with no JobTimeout on its way to this thread any more."""
+        while True:
+            try:
+                with self._gate:
+                    self.inside = False
+                    if self._thrown:
+                        self._throw(None)
+                        self._thrown = False
+                return
+            except JobTimeout:
+                continue  # it came after the handler's end
 
     def timed_out(self) -> str:
         return f"timed out after {self._timeout:g} s"
 
     def interrupt_when_due(self) -> None:
         """Raise JobTimeout in the handler when its time is over; from another thread."""
-        if not self.inside or clock() < self.deadline:
+        if not self.inside or clock() < self.deadline or in_a_lock(self.thread):
             return
         if self.in_main:
             import signal
 
             signal.pthread_kill(self.thread, signal.SIGALRM)  # runs `on_alarm` there
             return
+        with self._gate:
+            if self.inside and clock() >= self.deadline:
+                self.deadline = math.inf
+                self._thrown = True
+                self._throw(JobTimeout)
+
+    def _throw(self, kind: type[BaseException] | None) -> None:
+        """Let an exception come up in the thread of the handler; None takes it back."""
         import ctypes
 
-        self.deadline = math.inf
-        raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
-        raise_in(ctypes.c_ulong(self.thread), ctypes.py_object(JobTimeout))
+        what = ctypes.py_object() if kind is None else ctypes.py_object(kind)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread), what)
 
     def on_alarm(self, number: int, frame: object) -> None:
         """SIGALRM: raise in the handler, if it is still the one whose time is over."""
-        if self.inside and clock() >= self.deadline and not in_a_lock():
+        if self.inside and clock() >= self.deadline and not in_a_lock(self.thread):
             self.deadline = math.inf
             raise JobTimeout(self.timed_out())
 

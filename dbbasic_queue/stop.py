@@ -82,7 +82,7 @@ class Stop:
         self._signals += 1
         self.ask(number)
         if self._run.inside and (self._signals > 1 or clock() >= self._grace_until):
-            if in_a_lock():
+            if in_a_lock(self._run.thread):
                 self._grace_until = 0.0  # once more, in 0.1 s
             else:
                 self._grace_until = FOREVER

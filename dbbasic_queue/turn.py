@@ -200,13 +200,15 @@ class Turns:
         waited = sorted(
             (t, job) for job in met if job.is_due(now) and (t := look.ticket(job)) is not None
         )
+        counts = Counts(e)
         for ticket, job in merge(waited, look.claimable(e, self._file.fd, now)):
             if len(taken) >= room:
                 break
-            verdict = self._may_start(e, job)
+            verdict = self._may_start(job, counts)
             if verdict is None:
                 continue
             claimed = e.set(job, mark)
+            counts.moved(job, claimed)
             look.waiting.pop(job.cells[0], None)
             look.processing[job.cells[0]] = claimed
             tickets.add(ticket)
@@ -219,7 +221,7 @@ class Turns:
             self._journal.k += 1
         return taken
 
-    def _may_start(self, e: Edit, job: Job) -> bool | None:
+    def _may_start(self, job: Job, counts: "Counts") -> bool | None:
         """None: leave the row.  False: claim it.  True: claim it, to run first and alone."""
         if self._options.run_for is None and (
             job.cells[0] in self.again or self._begun + _LATER < job.created_at <= time.time()
@@ -233,18 +235,10 @@ class Turns:
             )
             return None
 
-        def count(
-            status: str | None = None,
-            type: str | None = None,
-            queue: str | None = None,
-            group: str | None = None,
-        ) -> int:
-            return sum(group in (None, job.group) for job in e.scan(status, type, queue))
-
         limited = False
         for ask in self._options.admit:
             try:
-                verdict = ask(job, count)
+                verdict = ask(job, counts)
             except Exception as problem:  # the user's function
                 if ask not in self._raised:
                     self._raised.append(ask)
@@ -260,6 +254,38 @@ class Turns:
         look, fd = self.look, self._file.fd
         look.keep(e, self._file.real, fd)
         hint.write(self._file, look.hint(fd, e.last_id))
+
+
+class Counts:
+    """How many jobs there are, for an `admit` function: counts(status=, type=, queue=, group=).
+
+    Each question is one scan of the file; what is claimed meanwhile is counted over.
+    """
+
+    def __init__(self, edit: Edit) -> None:
+        self._edit = edit
+        self._known: dict[tuple[str | None, ...], int] = {}
+
+    def __call__(
+        self,
+        status: str | None = None,
+        type: str | None = None,
+        queue: str | None = None,
+        group: str | None = None,
+    ) -> int:
+        asked = (status, type, queue, group)
+        if asked not in self._known:
+            rows = self._edit.scan(status, type, queue)
+            self._known[asked] = sum(group in (None, job.group) for job in rows)
+        return self._known[asked]
+
+    def moved(self, old: Job, new: Job) -> None:
+        """Count a job under its new status."""
+        for status, type, queue, group in self._known:
+            same = type in (None, new.type) and queue in (None, new.queue)
+            if status is not None and same and group in (None, new.group):
+                step = (status == new.status) - (status == old.status)
+                self._known[status, type, queue, group] += step
 
 
 def _event(job: Job, attempts: int) -> str:

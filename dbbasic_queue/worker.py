@@ -144,7 +144,7 @@ class Worker:
         now = clock()
         if self._taken:
             spent = max(now - self._taken_at, 1e-6)
-            grown = self._size * 16 if spent < 0.1 else self._size
+            grown = self._size * 16 if spent < 0.1 else LARGEST_CLAIM
             self._size = max(1, min(grown, int(self._taken / spent / 2), LARGEST_CLAIM))
         self._taken_at, self._taken = now, 0
         self._edit(claim=self._may_begin())
