@@ -111,6 +111,8 @@ def process_jobs(
     `run_for`: go on for so many seconds, looking for new jobs each 0.1 s (math.inf: for ever).
     `max_jobs`: stop after so many.  `name` leads this worker's id.  `timeout` (seconds) and
     `backoff` (words, or a function attempts -> seconds) are for jobs that have none of their own.
+    `processes`: run handlers in n forked workers, or (least, most) by what waits; 0 is in this
+    process.  `memory`: megabytes that each of those may use.
     `max_workers`: leave at once when so many live already (None: one per CPU, at least 4).
     `grace`: seconds that the current job gets after SIGTERM (None: as long as it takes).
     `middleware`: functions layer(job, call_next) around each run; `listeners`: functions

@@ -152,6 +152,12 @@ def _add_moves(add: "Callable[..., Parser]") -> None:
     p.add_argument("--yes", action="store_true", help="do not ask")
 
 
+def processes(text: str) -> "int | tuple[int, int]":
+    """Return what --processes says."""
+    least, dash, most = text.partition("-")
+    return (int(least), int(most)) if dash else int(least)
+
+
 def _add_work(add: "Callable[..., Parser]") -> None:
     p = add(
         "work", work.work, "Run the jobs that are due, and return: one tick.",
@@ -172,6 +178,9 @@ def _add_work(add: "Callable[..., Parser]") -> None:
     ever = "look for new jobs until a signal or `stop`"
     long.add_argument("--forever", dest="run_for", action="store_const", const=math.inf, help=ever)
     p.add_argument("--max-jobs", type=int, metavar="N", help="stop after so many")
+    many = "fork N workers, or from LEAST to MOST by what waits (default: run in this process)"
+    p.add_argument("--processes", type=processes, default=0, metavar="N|LEAST-MOST", help=many)
+    p.add_argument("--memory", type=int, metavar="MB", help="what each of these may use")
     p.add_argument("--name", help="leads this worker's id")
     p.add_argument("--max-workers", type=int, metavar="N", help="leave when so many live already")
     grace = "what the current job gets after SIGTERM (default: as long as it takes)"

@@ -95,6 +95,8 @@ def work(queue: Queue, given: "Namespace", out: Output) -> int:
             queues=_labels(given.queue),
             run_for=given.run_for,
             max_jobs=given.max_jobs,
+            processes=given.processes,
+            memory=given.memory,
             name=given.name,
             timeout=given.timeout,
             backoff=given.backoff,

@@ -1,0 +1,164 @@
+"""Worker processes: nothing that a handler does hangs the call, and the other jobs complete."""
+
+import os
+import signal
+import time
+
+import pytest
+
+import dbbasic_queue
+
+BAD = """
+import ctypes, os, signal, time
+
+def sleep_in_c(payload):
+    signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
+    ctypes.PyDLL(None).sleep(30)  # keeps the interpreter's lock
+
+def spin(payload):
+    while True:
+        try:
+            while True:
+                pass
+        except BaseException:
+            pass
+
+def stop_itself(payload):
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+def segfault(payload):
+    ctypes.string_at(0)
+
+def leave(payload):
+    os._exit(7)
+
+def hog(payload):
+    b"x" * (4 << 30)
+
+def good(payload):
+    return payload
+"""
+
+WORKER = """
+import bad, time
+from dbbasic_queue import Queue
+HANDLERS = {name: value for name, value in vars(bad).items() if callable(value)}
+began = time.monotonic()
+Queue("queue.tsv").process_jobs(HANDLERS, **OPTIONS)
+print(time.monotonic() - began)
+"""
+
+
+@pytest.fixture
+def work(tmp_path, run_python):
+    """Run one call of process_jobs in a process of its own; return its exit status and seconds."""
+    (tmp_path / "bad.py").write_text(BAD)
+
+    def work(**options):
+        code = WORKER.replace("OPTIONS", repr(options))
+        with run_python(code, cwd=tmp_path, env={"PYTHONWARNINGS": "ignore"}) as child:
+            out, _ = child.communicate(timeout=60)
+        return child.returncode, float(out or "inf")
+
+    return work
+
+
+@pytest.fixture
+def queue(tmp_path):
+    return dbbasic_queue.Queue(tmp_path / "queue.tsv", sync="off")
+
+
+@pytest.mark.parametrize(
+    "bad, error",
+    [
+        ("sleep_in_c", "timed out after 1 s"),
+        ("spin", "timed out after 1 s"),
+        ("stop_itself", "timed out after 1 s"),
+        ("segfault", "worker died (signal 11)"),
+        ("leave", "worker died (exit status 7)"),
+        ("hog", "MemoryError"),
+    ],
+)
+def test_a_handler_that_never_comes_back_hurts_only_itself(queue, work, bad, error):
+    victim = queue.enqueue(bad, timeout=1, max_attempts=1)
+    others = [queue.enqueue("good", number) for number in range(5)]
+
+    status, seconds = work(processes=1, memory=512)
+
+    assert (status, queue.get(victim).status, queue.get(victim).error) == (0, "failed", error)
+    assert [queue.get(one).result for one in others] == list(range(5))
+    assert seconds < 6  # 1.7 s on a quiet machine
+    assert not os.path.exists(queue.path + ".d/workers")
+
+
+def test_p13_a_job_that_kills_its_worker_is_tried_so_often_and_the_others_run(queue, work):
+    victim = queue.enqueue("segfault")
+    others = queue.enqueue_many([("good", number) for number in range(20)])
+
+    status, _ = work(processes=2)
+
+    assert (status, queue.get(victim).status, queue.get(victim).attempts) == (0, "failed", 3)
+    assert {queue.get(one).attempts for one in others} == {1}
+
+
+def test_every_job_goes_to_one_of_the_workers(queue, work):
+    ids = queue.enqueue_many([("good", number) for number in range(3000)])
+
+    status, _ = work(processes=3)
+
+    assert status == 0
+    assert queue.counts() == {"completed": 3000}
+    assert [queue.get(one).attempts for one in ids[::100]] == [1] * 30
+
+
+def test_more_workers_are_started_while_jobs_wait(queue, run_python, tmp_path):
+    queue.enqueue_many([("nap", None)] * 4)
+    code = """
+        import os, time
+        from dbbasic_queue import Queue
+        def nap(payload):
+            time.sleep(1)
+            return os.getpid()
+        Queue("queue.tsv").process_jobs({"nap": nap}, processes=(1, 4))
+    """
+
+    with run_python(code, cwd=tmp_path, env={"PYTHONWARNINGS": "ignore"}) as child:
+        assert child.wait(timeout=30) == 0
+
+    assert len({job.result for job in queue.jobs()}) > 1
+
+
+def wait_until(true, seconds=20):
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_workers_of_a_supervisor_that_ends_stop_after_their_job(
+    queue, run_python, tmp_path, number
+):
+    ids = queue.enqueue_many([("nap", None)] * 6)
+    code = """
+        import time
+        from dbbasic_queue import Queue
+        Queue("queue.tsv").process_jobs({"nap": lambda p: time.sleep(1.5)}, processes=2)
+    """
+    supervisor = run_python(code, cwd=tmp_path, env={"PYTHONWARNINGS": "ignore"})
+    wait_until(lambda: sum(len(one.jobs) for one in queue.workers()) == 2)
+
+    supervisor.send_signal(number)
+    wait_until(lambda: not queue.workers())
+
+    found = queue.counts()
+    assert found.get("completed", 0) >= 2 or number == signal.SIGKILL
+    assert "processing" not in found
+    assert {queue.get(one).attempts for one in ids} <= {0, 1}
+
+
+def test_options_that_make_no_sense_are_refused(queue):
+    for options in ({"processes": -1}, {"processes": (3, 1)}, {"processes": "2"}, {"memory": 9}):
+        with pytest.raises(dbbasic_queue.QueueError, match=next(iter(options))):
+            queue.enqueue("t")
+            queue.process_jobs({}, **options)
