@@ -10,6 +10,7 @@ computed from rows.
 """
 
 import time
+from graphlib import CycleError, TopologicalSorter
 
 from .errors import BadArgument
 
@@ -157,20 +158,21 @@ def _group_state(condition: Condition, members: GroupCount) -> str:
 def refuse_unknown(edit: "Edit", jobs: "list[Job]") -> None:
     """Raise BadArgument when a new job waits for one that is nowhere, nor among them."""
     ids = {job.id for job in jobs}
-    labels = {job.group for job in jobs}
+    labels = {job.group for job in jobs if not names(job.after or "", job.group or "")}
+    graph: dict[str, list[str]] = {}
     for job in jobs:
         for condition in parse(job.after) if job.after else ():
+            graph.setdefault(job.id, []).extend(ids.intersection(condition.ids))
             for id in condition.ids:
                 if id not in ids and edit.status_of(id) is None:
                     raise BadArgument(f"after={job.after!r:.200}: no job has the id {id}")
-            if (
-                condition.group
-                and condition.group not in labels
-                and not edit.count_group(condition.group).all
-            ):
-                raise BadArgument(
-                    f"after={job.after!r:.200}: no job is in the group {condition.group}"
-                )
+            group = condition.group
+            if group and group not in labels and not edit.count_group(group).all:
+                raise BadArgument(f"after={job.after!r:.200}: no job is in the group {group}")
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        raise BadArgument(f"these jobs wait for each other: {' '.join(error.args[1])}") from None
 
 
 def settle(edit: "Edit", waiting: "Iterable[Job] | None" = None) -> "list[Job]":
@@ -181,26 +183,32 @@ def settle(edit: "Edit", waiting: "Iterable[Job] | None" = None) -> "list[Job]":
     """
     rows = edit.rows(WAITING) if waiting is None else waiting
     left = {job.id: job for job in rows if job.status == "pending" and job.after}
+    children: dict[str, list[str]] = {}
+    for id, job in left.items():
+        for name in named(job.after or ""):
+            children.setdefault(name, []).append(id)
 
     def status_of(id: str) -> str | None:
         return "pending" if id in left else edit.status_of(id)
 
-    met: list[Job] = []
-    again = True
-    while again:
-        again, met = False, []
-        for job in list(left.values()):
-            found, reason = state(job.after or "", status_of, edit.count_group)
-            if found == MET:
-                met.append(job)
-            elif found == NEVER:
-                del left[job.id]
-                edit.cancelled.append(
-                    edit.change(job, status="cancelled", error=reason, finished_at=time.time())
-                )
-                again = True
+    met: dict[str, Job] = {}
+    to_weigh = list(left)
+    while to_weigh:
+        id = to_weigh.pop()
+        if id not in left:
+            continue
+        job = left[id]
+        found, reason = state(job.after or "", status_of, edit.count_group)
+        met.pop(id, None)
+        if found == MET:
+            met[id] = job
+        elif found == NEVER:
+            del left[id]
+            cells = {"status": "cancelled", "error": reason, "finished_at": time.time()}
+            edit.cancelled.append(edit.change(job, **cells))
+            to_weigh += children.get(id, []) + children.get(f"@{job.group}", [])
     edit.ended = False
-    return met
+    return list(met.values())
 
 
 def revive(edit: "Edit") -> "list[Job]":

@@ -13,7 +13,7 @@ from bisect import bisect_left, insort
 from .after import WAITING, named
 from .edit import Edit, new_offset
 from .errors import QueueError
-from .files import blocks
+from .files import blocks, close_own, identity
 from .hint import NEVER_DUE, Hint, stamp_of
 from .job import Job
 from .lookup import lines_with
@@ -43,6 +43,7 @@ class Look:
         self.due: list[int] = []
         self.waiting: dict[bytes, Job] = {}
         self.processing: dict[bytes, Job] = {}
+        self.twins: list[Job] = []  # further processing rows with an id that is among those
         self.to_weigh: set[bytes] = set()  # ids of waiting rows for which something has changed
         self._children: dict[str, list[bytes]] = {}  # who waits for a job or for an @group
         self.bad, self.bad_at = b"", 0  # the first line that looked due and is no row
@@ -53,21 +54,20 @@ class Look:
         self.at = 0
         self.full_at = 0
         self._pin = -1
+        self._own: tuple[int, int] | None = None
         self._print = b""
 
     def close(self) -> None:
         """Take this look for outdated."""
-        if self._pin >= 0:
-            os.close(self._pin)
-            self._pin = -1
+        close_own(self._pin, self._own)
+        self._pin = -1
         self.stamp = None
 
     def holds(self, edit: Edit, fd: int) -> bool:
         """Whether the file is still the one we looked at, perhaps with rows added."""
         if self._pin < 0:
             return False
-        mine, now = os.fstat(self._pin), os.fstat(fd)
-        if (mine.st_ino, mine.st_dev) != (now.st_ino, now.st_dev) or edit.size < self.at:
+        if identity(self._pin) != self._own or identity(fd) != self._own or edit.size < self.at:
             return False
         return os.pread(fd, len(self._print), self.at - len(self._print)) == self._print
 
@@ -86,6 +86,7 @@ class Look:
         self.at = edit.size + shifts[-1]
         self._print = os.pread(fd, min(_PRINT, self.at), self.at - min(_PRINT, self.at))
         self._pin = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._own = identity(self._pin)
         self.stamp = stamp_of(os.fstat(fd))
 
     def take(self, edit: Edit, fd: int, now: float) -> None:
@@ -142,7 +143,9 @@ class Look:
         cells = row(block[begin:end], edit.header)
         if cells is not None and cells[3] == status:
             job = Job(cells, edit.header, offset + begin, end - begin + 1)
-            if status == PROCESSING:
+            if status == PROCESSING and cells[0] in self.processing:
+                self.twins.append(job)
+            elif status == PROCESSING:
                 self.processing[cells[0]] = job
             elif job.raw("after"):
                 self.wait(job)

@@ -296,7 +296,9 @@ class QueueFile:
         """Remove what an edit left that was killed; only who holds the lock makes such files."""
         start = f".{os.path.basename(self.real)}."
         for name in os.listdir(folder):
-            if name.startswith(start) and name.endswith(".tmp"):
+            pid, _, chance = name[len(start) : -4].partition("-")
+            ours = name.startswith(start) and name.endswith(".tmp")
+            if ours and pid.isdigit() and len(chance) == 8:
                 os.unlink(os.path.join(folder, name))
 
     # --- beside it

@@ -22,6 +22,21 @@ UNUSUAL = ("9p", "virtiofs", "fuse")  # flock may be local to one side: two proc
 _NO_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 
 
+def identity(fd: int) -> tuple[int, int] | None:
+    """Return what tells an open file from any other, None when the descriptor is not open."""
+    try:
+        st = os.fstat(fd)
+    except OSError:
+        return None
+    return st.st_dev, st.st_ino
+
+
+def close_own(fd: int, own: tuple[int, int] | None) -> None:
+    """Close a descriptor, unless a handler has closed it and its number is another file's now."""
+    if fd >= 0 and own is not None and identity(fd) == own:
+        os.close(fd)
+
+
 def write_all(fd: int, data: bytes) -> None:
     """Write all of `data`, or raise: after a short write the next one tells the reason."""
     done = os.write(fd, data)

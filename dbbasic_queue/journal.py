@@ -16,7 +16,7 @@ from zlib import crc32
 
 from .after import LABEL
 from .errors import QueueError
-from .files import read_all, sync, sync_folder
+from .files import close_own, identity, read_all, sync, sync_folder
 from .job import Job
 from .lock import make, try_lock
 from .tsv import escape, unescape
@@ -134,6 +134,7 @@ class WorkerFile:
         self.id = ""
         self._past: list[str] = []
         self._fd = -1
+        self._own: tuple[int, int] | None = None
         self._renew()
 
     def _renew(self) -> None:
@@ -155,6 +156,7 @@ class WorkerFile:
             return
         folder = self._file.make_side("workers")
         self._fd = make(self.path, os.O_RDWR, self._file.real)
+        self._own = identity(self._fd)
         _mine.add(self)
         if not try_lock(self._fd):
             raise QueueError(f"{self.path}: a new worker file is locked by somebody else")
@@ -168,7 +170,7 @@ class WorkerFile:
 
     def reserve(self) -> None:
         """Make sure that there is room for an outcome; raises OSError when the disk is full."""
-        if self._room - self._end > ROOM // 4:
+        if self._room - self._end > ROOM // 4 or not self._is_there():
             return
         try:
             if hasattr(os, "posix_fallocate"):
@@ -182,7 +184,7 @@ class WorkerFile:
 
     def append(self, lines: bytes, *, durable: bool) -> None:
         """Add lines at the known end; LostFile, with nothing written, when it is not ours."""
-        if self._fd < 0 or not os.fstat(self._fd).st_nlink:
+        if not self._is_there():
             raise LostFile(f"{self.path}: is gone; what this worker held may run a second time")
         for pause in _PAUSES:
             if pause:
@@ -207,7 +209,7 @@ class WorkerFile:
 
     def cut(self) -> None:
         """Forget lines that are folded on the disk, once they are many; only while no job runs."""
-        if self._fd >= 0 and self._end > ROOM // 2:
+        if self._end > ROOM // 2 and self._is_there():
             os.ftruncate(self._fd, self._head)
             self._end, self._room = self._head, 0
 
@@ -224,9 +226,8 @@ class WorkerFile:
     def close(self) -> None:
         """Give up the lock and keep the file: whoever comes next takes in what it says."""
         _mine.discard(self)
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        close_own(self._fd, self._own)
+        self._fd = -1
 
     def renew(self) -> None:
         """Go on as another worker, after the file was lost."""
@@ -235,8 +236,16 @@ class WorkerFile:
         self._renew()
 
     def renew_if_lost(self) -> None:
-        if self._fd >= 0 and not os.fstat(self._fd).st_nlink:
+        if self._fd >= 0 and not self._is_there():
             self.renew()
+
+    def _is_there(self) -> bool:
+        """Whether the file is still ours: neither deleted nor closed by a handler."""
+        try:
+            st = os.fstat(self._fd)
+        except OSError:
+            return False
+        return st.st_nlink > 0 and (st.st_dev, st.st_ino) == self._own
 
     def marks(self) -> tuple[bytes, ...]:
         """Return how the `worker` cells of this worker's rows begin, under all of its ids."""

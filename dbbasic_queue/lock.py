@@ -8,12 +8,13 @@ meanwhile.
 
 import errno
 import os
+import stat
 import threading
 import time
 import weakref
 
 from .errors import ForeignFile, QueueBusy, QueueError
-from .files import DENIED, dress, refuse_network_mount, sync_folder
+from .files import DENIED, close_own, dress, identity, refuse_network_mount, sync_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Lock:
         self.fd = -1
         self.seen: os.stat_result  # of the file, when the lock was taken
         self._neighbour = -1
+        self._own: tuple[int, int] | None = None  # of the neighbour
         self._turn: _Turn | None = None
         self._mount_is_fine = False
         self._waited = 0.0
@@ -73,9 +75,9 @@ class Lock:
 
     def close(self) -> None:
         """Close what is open, without unlocking: in a forked child, or when nobody holds it."""
-        for fd in (self._neighbour, self.fd):
-            if fd >= 0:
-                os.close(fd)
+        close_own(self._neighbour, self._own)
+        if self.fd >= 0:
+            os.close(self.fd)
         self._neighbour = self.fd = -1
 
     __del__ = close
@@ -132,7 +134,7 @@ class Lock:
             fd, self.fd = self.fd, -1
             if fd >= 0:
                 _unlock(fd, close=True)
-            if self._neighbour >= 0:
+            if self._neighbour >= 0 and identity(self._neighbour) == self._own:
                 self._neighbour = _unlock(self._neighbour, close=False)
         finally:
             turn.owner = 0
@@ -185,11 +187,11 @@ class Lock:
     def _still_there(self) -> bool:
         """Whether the locked file is still what the path means: not replaced, no other link."""
         try:
-            now = os.stat(self.path)
+            now = os.stat(self.path, follow_symlinks=self.path != self.real)
         except FileNotFoundError:
             return False
         self.seen = mine = os.fstat(self.fd)
-        if now.st_mode & 0o170000 != 0o100000:
+        if stat.S_IFMT(now.st_mode) not in (stat.S_IFREG, stat.S_IFLNK):
             raise ForeignFile(f"{self.path}: is not a regular file")
         same = (now.st_ino, now.st_dev) == (mine.st_ino, mine.st_dev)
         if same and (self.path == self.real or _inode(self.real) == now.st_ino):
@@ -204,11 +206,12 @@ class Lock:
 
     def _take_neighbour(self, timeout: float) -> None:
         while True:
-            if self._neighbour < 0:
+            if self._neighbour < 0 or identity(self._neighbour) != self._own:
                 self._neighbour = self._open_neighbour()
-                _make_room(self)
                 if self._neighbour < 0:
                     return  # a folder that is not ours to write: the inode's lock alone serves
+                self._own = identity(self._neighbour)
+                _make_room(self)
             self._wait_for(self._neighbour, timeout)
             if os.fstat(self._neighbour).st_nlink:
                 return

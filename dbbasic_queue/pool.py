@@ -89,6 +89,7 @@ class Supervisor:
         self._busy_since = clock()
         self._in_vain = 0
         self._told = 0
+        self._leaving = False
         self.stop = Stop(Run({}, ()), None)
 
     def run(self) -> None:
@@ -105,6 +106,7 @@ class Supervisor:
                     self._check(child)
                 self._grow()
         finally:
+            self._leaving = True
             for fd in self._lifeline:
                 os.close(fd)
             while self._children:  # an error of ours: the workers stop, and are waited for
@@ -118,13 +120,12 @@ class Supervisor:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
+        options = copy.copy(self._options)
+        if extra:
+            options.run_for = None
         pid = os.fork()
         if not pid:
-            options = copy.copy(self._options)
-            if extra:
-                options.run_for = None
-            os.close(self._lifeline[1])
-            _be_worker(self._queue, options, slot, self._lifeline[0])
+            _be_worker(self._queue, options, slot, self._lifeline)
         self._children[pid] = _Child(pid, slot)
 
     def _pass_signals_on(self) -> None:
@@ -135,7 +136,10 @@ class Supervisor:
 
     def _reap(self) -> None:
         for child in list(self._children.values()):
-            pid, status = os.waitpid(child.pid, os.WNOHANG)
+            try:
+                pid, status = os.waitpid(child.pid, os.WNOHANG)
+            except ChildProcessError:  # SIGCHLD is ignored here: the kernel keeps no status
+                pid, status = child.pid, 0
             if not pid:
                 continue
             del self._children[pid]
@@ -147,7 +151,7 @@ class Supervisor:
             self._note(child, f"worker died ({how})")
             log.warn("%s: worker process %d died (%s)", self._queue.path, pid, how)
             self._in_vain = 0 if child.slot.read()[2] else self._in_vain + 1
-            if not self.stop.asked and self._in_vain < _MOST_IN_VAIN:
+            if not self.stop.asked and not self._leaving and self._in_vain < _MOST_IN_VAIN:
                 self._start()
 
     def _check(self, child: _Child) -> None:
@@ -188,16 +192,17 @@ class Supervisor:
         return found is None or found.bound <= time.time()
 
 
-def _be_worker(queue: Queue, options: Options, slot: Slot, lifeline: int) -> "NoReturn":
+def _be_worker(queue: Queue, options: Options, slot: Slot, lifeline: tuple[int, int]) -> "NoReturn":
     """Be a worker, and never return to the caller's code."""
     status = 0
     try:
         os.setpgid(0, 0)
-        os.set_blocking(lifeline, False)
+        os.close(lifeline[1])
+        os.set_blocking(lifeline[0], False)
         if options.memory:
             resource.setrlimit(resource.RLIMIT_DATA, (options.memory << 20, resource.RLIM_INFINITY))
         worker = Worker(queue, options, slot=slot)
-        worker.stop.lifeline = lifeline
+        worker.stop.lifeline = lifeline[0]
         with worker.stop:
             worker.work()
     except BaseException as failure:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from .journal import Cells, Line
 
 
+MOST_DEAD = 100  # taken in by one edit: each holds a descriptor
+
+
 class Dead:
     """The file of a worker that died, locked by us while we take it in."""
 
@@ -93,7 +96,7 @@ def find_dead(file: "QueueFile", mine: str = "") -> "tuple[list[Dead], set[str]]
         except OSError:
             alive.add(id)  # not ours to judge
             continue
-        if try_lock(fd):
+        if len(dead) < MOST_DEAD and try_lock(fd):
             dead.append(Dead(path, fd))
         else:
             os.close(fd)

@@ -68,7 +68,7 @@ class Turns:
                 self._report_bad_line()
                 self._fold(e, outcomes, events)
                 mine = self._journal.marks()
-                others = []
+                others, look.twins = look.twins, []
                 for job in list(look.processing.values()):
                     if not job.raw("worker").startswith(mine):
                         others.append(job)
@@ -111,6 +111,14 @@ class Turns:
         finally:
             for one in dead:
                 one.close()
+
+    def register(self) -> None:
+        """Make this worker's file before there is anything to claim, for who looks for workers."""
+        if self._file.lock(self._queue.lock_timeout):
+            try:
+                self._journal.register()
+            finally:
+                self._file.unlock()
 
     def _settle(self, e: Edit, events: list[tuple[str, Job]]) -> list[Job]:
         """Weigh who waits for what has changed, down the graph; return who waits no more."""
@@ -179,7 +187,9 @@ class Turns:
     def _follow(self, job: Job) -> None:
         """Note in the look what became of a processing row."""
         look = self.look
-        look.processing.pop(job.cells[0], None)
+        mine = look.processing.get(job.cells[0])
+        if mine is not None and mine.at == job.at:
+            del look.processing[job.cells[0]]
         if job.cells[3] != PENDING:
             return
         if job.raw("after"):
@@ -204,6 +214,8 @@ class Turns:
         for ticket, job in merge(waited, look.claimable(e, self._file.fd, now)):
             if len(taken) >= room:
                 break
+            if job.cells[0] in look.processing:
+                continue  # a copied line: one at a time
             verdict = self._may_start(job, counts)
             if verdict is None:
                 continue

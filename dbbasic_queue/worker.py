@@ -89,6 +89,8 @@ class Worker:
         try:
             if self._run.slot is None and self.others_are_enough():
                 return
+            if self._options.run_for is not None:
+                self._turns.register()
             while True:
                 try:
                     if self._turn():
