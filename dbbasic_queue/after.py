@@ -10,7 +10,6 @@ computed from rows.
 """
 
 import time
-from graphlib import CycleError, TopologicalSorter
 
 from .errors import BadArgument
 
@@ -157,6 +156,8 @@ def _group_state(condition: Condition, members: GroupCount) -> str:
 
 def refuse_unknown(edit: "Edit", jobs: "list[Job]") -> None:
     """Raise BadArgument when a new job waits for one that is nowhere, nor among them."""
+    from graphlib import CycleError, TopologicalSorter
+
     ids = {job.id for job in jobs}
     labels = {job.group for job in jobs if not names(job.after or "", job.group or "")}
     graph: dict[str, list[str]] = {}
