@@ -181,8 +181,8 @@ def backup(edit: Edit, file: QueueFile, path: str) -> None:
 
 
 def _copy(e: Edit, path: str, mode: int) -> None:
-    temporary = f"{path}.{os.getpid()}.tmp"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    temporary = f"{path}.{os.urandom(4).hex()}.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         e.copy_to(fd)
         os.fsync(fd)

@@ -8,13 +8,14 @@ position).
 
 import os
 import re
+import time
 from bisect import bisect_left, insort
 
 from .after import WAITING, named
 from .edit import Edit, new_offset
 from .errors import QueueError
 from .files import blocks, close_own, identity
-from .hint import NEVER_DUE, Hint, stamp_of
+from .hint import NEVER_DUE, TRUSTED, Hint, stamp_of
 from .job import Job
 from .lookup import lines_with
 from .tsv import PENDING, PROCESSING, row
@@ -68,6 +69,10 @@ class Look:
         if self._pin < 0:
             return False
         if identity(self._pin) != self._own or identity(fd) != self._own or edit.size < self.at:
+            return False
+        if edit.size == self.at and stamp_of(edit.seen) != self.stamp:
+            return False  # written in place, without the lock
+        if not 0 <= time.time() - self.full_at < TRUSTED:
             return False
         return os.pread(fd, len(self._print), self.at - len(self._print)) == self._print
 

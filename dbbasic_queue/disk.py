@@ -13,12 +13,14 @@ from .files import (
     copy_attributes,
     copy_range,
     dress,
+    dress_folder,
+    is_folder,
     last_line,
     read_header,
     sync,
     sync_folder,
     write_all,
-)
+)  # fmt: skip
 from .lock import Lock, make, try_lock
 from .tsv import HEADER, Header
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Changed(QueueBusy):
-    """Somebody wrote the file without the lock while an edit was under way; nothing was changed."""
+    """Somebody wrote the file without the lock during an edit; nothing was changed."""
 
 
 class QueueFile:
@@ -54,9 +56,7 @@ class QueueFile:
         """The folder for all that is not the queue itself."""
         return self._lock.real + ".d"
 
-    @property
-    def fd(self) -> int:
-        return self._lock.fd
+    fd = property(lambda self: self._lock.fd)
 
     def refuse_nested(self) -> None:
         """Raise QueueBusy when this thread holds the lock already."""
@@ -308,17 +308,16 @@ class QueueFile:
         path = self.side
         for name in ("", *names):
             path = os.path.join(path, name) if name else path
-            if not os.path.isdir(path):
-                st = os.stat(self.real)
+            if not is_folder(path):
                 os.mkdir(path, 0o700)
-                if os.geteuid() == 0:
-                    os.chown(path, st.st_uid, st.st_gid)
-                if os.stat(path).st_gid != st.st_gid:
-                    st = os.stat(path)
-                mode = st.st_mode & 0o666
-                os.chmod(path, 0o700 | mode | (mode & 0o444) >> 2)
+                dress_folder(path, os.stat(self.real))
                 sync_folder(os.path.dirname(path))
         return path
+
+    def workers(self) -> list[str]:
+        """Return the names in the folder of the workers, [] when there is none."""
+        path = os.path.join(self.side, "workers")
+        return os.listdir(path) if is_folder(self.side) and is_folder(path) else []
 
     def put(self, name: str, data: bytes) -> None:
         """Replace a small file in the side folder by rename, unsynced: for what may be lost."""

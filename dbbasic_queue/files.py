@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import sys
 
 from .errors import QueueError
@@ -100,6 +101,26 @@ def dress(fd: int, like: os.stat_result) -> bool:
     mode = like.st_mode & 0o7777
     os.fchmod(fd, mode if mine.st_gid == like.st_gid else mode & ~0o070)
     return (mine.st_uid, mine.st_gid) == (like.st_uid, like.st_gid)
+
+
+def dress_folder(path: str, like: os.stat_result) -> None:
+    """Make a new folder as open as the file that it belongs to."""
+    if os.geteuid() == 0:
+        os.chown(path, like.st_uid, like.st_gid)
+    mine = os.stat(path)
+    mode = (like if mine.st_gid == like.st_gid else mine).st_mode & 0o666
+    os.chmod(path, 0o700 | mode | (mode & 0o444) >> 2)
+
+
+def is_folder(path: str) -> bool:
+    """Whether a folder is there; QueueError when a link or a file stands in its place."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISDIR(mode):
+        raise QueueError(f"{path}: is no folder; what stands there was not touched")
+    return True
 
 
 def copy_attributes(source: int, target: int) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .job import Job
 
 NEVER_DUE = 1 << 62
-_TRUSTED = 600  # seconds after a full look
+TRUSTED = 600  # seconds after a full look
 _LONGEST_TAIL = 1 << 20
 
 
@@ -81,7 +81,7 @@ def idle(real: str) -> bool:
     side = real + ".d"
     try:
         st = os.stat(real)
-        workers = os.listdir(side + "/workers") if os.path.isdir(side + "/workers") else ()
+        workers = os.listdir(side + "/workers") if os.path.lexists(side + "/workers") else ()
         if any(name.endswith(".tsv") for name in workers):
             return False
     except FileNotFoundError:
@@ -96,7 +96,7 @@ def idle(real: str) -> bool:
         hint is None
         or hint.inode != st.st_ino
         or hint.processing
-        or not 0 <= now - hint.looked_at < _TRUSTED
+        or not 0 <= now - hint.looked_at < TRUSTED
     ):
         return False
     same = (hint.size, hint.mtime) == (st.st_size, st.st_mtime_ns)

@@ -15,8 +15,9 @@ import sys
 import time
 
 from . import hint, log
+from .options import Options
 from .queue import Queue
-from .run import Options, Run, clock
+from .run import Run, clock
 from .stop import Stop
 from .worker import Worker
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _TICK = 0.05
 _TOO_LATE = 0.5  # seconds after its JobTimeout until a worker is ended
 _MOST_IN_VAIN = 20  # workers in a row that died before they ran a job
+LEFT = -1.0  # in the place of a deadline: this worker has ended of its own will
 _PAGE = resource.getpagesize()
 
 
@@ -50,6 +52,9 @@ class Slot:
     def end(self) -> None:
         struct.pack_into("d", self._shared, self._at, 0.0)
 
+    def leave(self) -> None:
+        struct.pack_into("d", self._shared, self._at, LEFT)
+
     def read(self) -> tuple[float, float, str]:
         """Return (deadline, timeout, worker's id); a deadline of 0 is no job, infinity no limit."""
         deadline, timeout, id = self._form.unpack_from(self._shared, self._at)
@@ -59,12 +64,12 @@ class Slot:
 class _Child:
     """A forked worker, as its supervisor sees it."""
 
-    __slots__ = ("began", "pid", "slot")
+    __slots__ = ("extra", "pid", "slot")
 
-    def __init__(self, pid: int, slot: Slot) -> None:
+    def __init__(self, pid: int, slot: Slot, extra: bool) -> None:
         self.pid = pid
         self.slot = slot
-        self.began = clock()
+        self.extra = extra
 
 
 def supervise(queue: Queue, options: Options) -> None:
@@ -88,6 +93,7 @@ class Supervisor:
         self._lifeline = os.pipe()
         self._busy_since = clock()
         self._in_vain = 0
+        self._pause = 0.0
         self._told = 0
         self._leaving = False
         self.stop = Stop(Run({}, ()), None)
@@ -126,7 +132,7 @@ class Supervisor:
         pid = os.fork()
         if not pid:
             _be_worker(self._queue, options, slot, self._lifeline)
-        self._children[pid] = _Child(pid, slot)
+        self._children[pid] = _Child(pid, slot, extra)
 
     def _pass_signals_on(self) -> None:
         while self._told < self.stop.asked:
@@ -144,20 +150,24 @@ class Supervisor:
                 continue
             del self._children[pid]
             self._free.append(child.slot)
-            code = os.waitstatus_to_exitcode(status)
-            if code == 0:
+            deadline, _, id = child.slot.read()
+            if child.extra:  # one that found nothing to run: the next one comes later
+                self._pause = 0.0 if id else min(60.0, 2 * self._pause + 1)
+                self._busy_since = clock() + self._pause
+            if deadline == LEFT:
                 continue
+            code = os.waitstatus_to_exitcode(status)
             how = f"signal {-code}" if code < 0 else f"exit status {code}"
             self._note(child, f"worker died ({how})")
             log.warn("%s: worker process %d died (%s)", self._queue.path, pid, how)
-            self._in_vain = 0 if child.slot.read()[2] else self._in_vain + 1
+            self._in_vain = 0 if id else self._in_vain + 1
             if not self.stop.asked and not self._leaving and self._in_vain < _MOST_IN_VAIN:
                 self._start()
 
     def _check(self, child: _Child) -> None:
         """End a worker whose job has outlived its time, or which takes too much memory."""
         deadline, timeout, _ = child.slot.read()
-        if deadline and clock() > deadline + _TOO_LATE:
+        if deadline > 0 and clock() > deadline + _TOO_LATE:
             self._end(child, f"timed out after {timeout:g} s")
         elif self._options.memory and _resident(child.pid) > self._options.memory << 20:
             self._end(child, f"used more than {self._options.memory} MB of memory")
@@ -181,9 +191,9 @@ class Supervisor:
         """Start one more worker while all are busy and something is due."""
         if self.stop.asked or not self._free:
             return
-        busy = all(child.slot.read()[0] for child in self._children.values())
+        busy = all(child.slot.read()[0] > 0 for child in self._children.values())
         if not busy:
-            self._busy_since = clock()
+            self._busy_since = max(clock(), self._busy_since)
         elif clock() - self._busy_since > 0.2 and self._something_is_due():
             self._start(extra=True)
 
@@ -205,6 +215,7 @@ def _be_worker(queue: Queue, options: Options, slot: Slot, lifeline: tuple[int, 
         worker.stop.lifeline = lifeline[0]
         with worker.stop:
             worker.work()
+        slot.leave()
     except BaseException as failure:
         log.error_with("%s: worker %d ended", (queue.path, os.getpid()), log.traceback_of(failure))
         status = 1

@@ -11,7 +11,7 @@ from . import hint, lookup
 from .after import revive
 from .disk import QueueFile, unhurried
 from .edit import Edit
-from .errors import BadArgument, UnknownJob
+from .errors import BadArgument, UnknownJob, in_seconds
 from .job import Job, new_id
 from .log import tell
 from .new import new_job
@@ -79,9 +79,7 @@ class Queue:
         self.sync = sync or os.environ.get("DBBASIC_QUEUE_SYNC") or "normal"
         if self.sync not in ("normal", "full", "off"):
             raise BadArgument(f"sync={self.sync!r} is none of normal, full, off")
-        if isinstance(lock_timeout, bool) or not isinstance(lock_timeout, (int, float)):
-            raise BadArgument(f"lock_timeout={lock_timeout!r:.80} is no number of seconds")
-        self.lock_timeout = lock_timeout
+        self.lock_timeout = in_seconds(lock_timeout)
         self.listeners = tuple(listeners)
         self.file = QueueFile(self.path)
 
@@ -327,7 +325,7 @@ class Queue:
         real = os.path.realpath(self.path)
         if run_for is None and hint.idle(real):
             return hint.note_tick(real, 0)
-        from .run import Options
+        from .options import Options
 
         options = Options(
             handlers=handlers, max_attempts=max_attempts, queues=queues, run_for=run_for,

@@ -7,6 +7,7 @@ A worker is dead when the kernel has freed the lock on its file; nothing is gues
 import os
 import time
 
+from .errors import QueueError
 from .files import read_all
 from .job import Job
 from .journal import LiveWorker, all_lines, parse, requests, worker_of
@@ -40,7 +41,13 @@ class Dead:
 
     def read(self) -> None:
         """Read what the worker has left behind; damage is kept for whoever wants to look at it."""
-        self.lines, damaged = parse(read_all(self.fd))
+        data = read_all(self.fd)
+        self.lines, damaged = parse(data)
+        head = self.lines[0] if self.lines else None
+        if data.strip(b"\0") and (
+            not head or (head.event, head.id.decode()) != ("worker", self.id)
+        ):
+            raise QueueError(f"{self.path}: is no worker's file; move it away")
         self.why = _text(self.path[:-4] + ".why") or self.why
         if damaged:
             kept = os.path.join(os.path.dirname(self.path), "..", f"damaged-{self.id}.tsv")
@@ -83,7 +90,7 @@ def find_dead(file: "QueueFile", mine: str = "") -> "tuple[list[Dead], set[str]]
     folder = os.path.join(file.side, "workers")
     alive = {mine} if mine else set()
     dead: list[Dead] = []
-    names = os.listdir(folder) if os.path.isdir(folder) else []
+    names = file.workers()
     for name in names:
         id, ending = name[:-4], name[-4:]
         if ending != ".tsv" or id == mine:
@@ -118,8 +125,7 @@ def remove_if_empty(file: "QueueFile") -> None:
 
 def live_workers(file: "QueueFile", timeout: float) -> "tuple[list[LiveWorker], bool]":
     """Return the workers that live, and whether some died that nobody has taken in."""
-    folder = os.path.join(file.side, "workers")
-    if not os.path.isdir(folder) or not os.listdir(folder) or not file.lock(timeout):
+    if not file.workers() or not file.lock(timeout):
         return [], False
     try:
         dead, alive = find_dead(file)

@@ -5,27 +5,24 @@ import threading
 import time
 from contextvars import ContextVar
 
-from .after import is_label
 from .errors import BadArgument, Discard, JobTimeout, Retry, Snooze, Stopped
 from .job import Job
 from .lock import in_a_lock
 from .log import traceback_of, warn
-from .new import DEFAULT_BACKOFF, check_attempts, check_timeout, parse_backoff
+from .options import Options
 from .tsv import dump, escape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from .journal import Cells
-    from .new import Backoff
     from .pool import Slot
-    from .queue import Admit, Handlers, Layer, Listener
+    from .queue import Handlers, Layer
 
 LONGEST_ERROR = 2000  # characters
 CUT_OFF = 5  # seconds that a handler has to end after its JobTimeout
-SETTINGS = {"rank", "max_attempts", "timeout", "backoff", "aging"}
 _current: "ContextVar[Job]" = ContextVar("dbbasic_queue_job")
 
 
@@ -38,119 +35,6 @@ def current_job() -> Job:
         return _current.get()
     except LookupError:
         raise BadArgument("current_job() was called where no job runs") from None
-
-
-class Options:
-    """What a caller of process_jobs asked for, checked, with the defaults of each queue."""
-
-    def __init__(
-        self,
-        *,
-        handlers: "Handlers",
-        max_attempts: int,
-        queues: "Sequence[str] | None",
-        run_for: float | None,
-        max_jobs: int | None,
-        processes: int | tuple[int, int],
-        name: str | None,
-        timeout: float | None,
-        backoff: "str | Backoff | None",
-        max_workers: int | None,
-        grace: float | None,
-        concurrency: int,
-        memory: int | None,
-        middleware: "Sequence[Layer]",
-        listeners: "Sequence[Listener]",
-        admit: "Sequence[Admit]",
-        settings: "Mapping[str, Mapping[str, Any]] | None",
-        keep: "Mapping[str, Any] | None",
-    ) -> None:
-        later = {"concurrency": concurrency - 1, "keep": keep}
-        if asked := [name_of for name_of, value in later.items() if value]:
-            raise BadArgument(f"{asked[0]}= is not served by this version")
-        pair = processes if isinstance(processes, tuple) else (processes, processes)
-        if len(pair) != 2 or not all(type(n) is int for n in pair) or not 0 <= pair[0] <= pair[1]:
-            raise BadArgument(f"processes={processes!r:.80} is neither a number nor (least, most)")
-        self.processes = pair
-        if memory is not None and not (_is_number(memory) and memory >= 1 and pair[1]):
-            raise BadArgument(f"memory={memory!r:.80}: megabytes of each of the `processes`")
-        self.memory = memory
-        if isinstance(queues, str):
-            raise BadArgument(f"queues={queues!r:.80} is one text: give a list of labels")
-        at_least = {"run_for": (run_for, 0), "grace": (grace, 0)}
-        for name_of, (number, least) in (
-            at_least | {"max_jobs": (max_jobs, 0), "max_workers": (max_workers, 1)}
-        ).items():
-            if number is not None and not (_is_number(number) and number >= least):
-                raise BadArgument(f"{name_of}={number!r:.80} is no number of at least {least}")
-        if name is not None and not (is_label(name) and name[0] != "."):
-            raise BadArgument(
-                f"name={name!r:.80}: a worker's name is 1 to 100 letters, digits, _ . or -"
-            )
-        for what, functions in (
-            ("middleware", middleware),
-            ("listeners", listeners),
-            ("admit", admit),
-        ):
-            if not all(map(callable, functions)):
-                raise BadArgument(f"{what}={functions!r:.80} is no list of functions")
-        _check_settings(settings or {})
-        self.handlers = handlers
-        self.max_attempts = check_attempts(max_attempts)
-        self.queues = list(queues) if queues is not None else None
-        self.run_for = run_for
-        self.max_jobs = math.inf if max_jobs is None else max_jobs
-        self.name = name
-        self.timeout = timeout if timeout is None else check_timeout(timeout)
-        self.backoff = parse_backoff(backoff or DEFAULT_BACKOFF)
-        self.max_workers = max_workers
-        self.grace = grace
-        self.middleware = tuple(middleware)
-        self.listeners = tuple(listeners)
-        self.admit = tuple(admit)
-        self.settings = dict(settings or {})
-
-    def rank(self, queue: str) -> int | None:
-        """Return the precedence of a queue, None when this worker does not serve it."""
-        if self.queues is not None:
-            return self.queues.index(queue) if queue in self.queues else None
-        return int(self.settings.get(queue, {}).get("rank", 0)) + (1 << 20)
-
-    def attempts_of(self, job: Job) -> int:
-        own = self.settings.get(job.queue, {}).get("max_attempts") if self.settings else None
-        return job.max_attempts or own or self.max_attempts
-
-    def timeout_of(self, job: Job) -> float | None:
-        own = self.settings.get(job.queue, {}).get("timeout") if self.settings else None
-        return job.timeout or own or self.timeout
-
-    def backoff_of(self, job: Job) -> "Backoff":
-        words = job.backoff or self.settings.get(job.queue, {}).get("backoff")
-        return parse_backoff(words) if words else self.backoff
-
-
-def _check_settings(settings: "Mapping[str, Mapping[str, Any]]") -> None:
-    if not hasattr(settings, "items"):
-        raise BadArgument(f"settings={settings!r:.80} is no mapping of queues to settings")
-    for label, one in settings.items():
-        where = f"settings[{label!r:.80}]"
-        if not hasattr(one, "items"):
-            raise BadArgument(f"{where} is {one!r:.80}, no mapping")
-        for what, value in one.items():
-            if what == "max_attempts":
-                check_attempts(value)
-            elif what == "timeout":
-                check_timeout(value)
-            elif what == "backoff":
-                parse_backoff(value)
-            elif what not in ("rank", "aging"):
-                raise BadArgument(f"{where} has {what!r:.80}, not one of {sorted(SETTINGS)}")
-            elif not _is_number(value) or (what == "rank" and value != int(value)):
-                raise BadArgument(f"{where}: {what}={value!r:.80} is no number")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
 
 
 class Run:
@@ -236,13 +120,25 @@ class Run:
     def _handler(self, job: Job) -> "Any":
         result = self._handlers[job.type](job.payload)
         if hasattr(result, "__await__"):
-            import asyncio
-
-            async def finish() -> "Any":
-                return await result
-
-            return asyncio.run(finish())
+            return _finish(result)
         return result
+
+
+def _finish(awaitable: "Any") -> "Any":
+    """Return what a coroutine returns, run in a loop of its own."""
+    import asyncio
+
+    async def finish() -> "Any":
+        return await awaitable
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(finish())
+    awaitable.close()
+    raise BadArgument(
+        "an async handler was started inside a running loop; call process_jobs outside"
+    )
 
 
 def _layered(

@@ -10,9 +10,9 @@ from .edit import Edit
 from .files import blocks
 from .job import Job
 from .journal import WorkerFile
+from .options import Options
 from .queue import Queue
 from .recover import Dead, read_dead, recover, remove_if_empty
-from .run import Options
 from .tsv import PENDING, PROCESSING
 
 TYPE_CHECKING = False

@@ -17,9 +17,10 @@ from .disk import Changed
 from .errors import BadArgument, QueueError
 from .job import Job, encode
 from .journal import LostFile, WorkerFile, end_line, record_line, start_line
+from .options import Options
 from .queue import Queue
 from .recover import live_workers
-from .run import CUT_OFF, Options, Run, clock, completed, ended_by, log_failure
+from .run import CUT_OFF, Run, clock, completed, ended_by, log_failure
 from .stop import Stop
 from .tsv import PENDING, check_column
 from .turn import Turns
@@ -76,6 +77,8 @@ class Worker:
         self._until = float("inf")
         self._problem: OSError | None = None
         self._over = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="dbbasic_queue", daemon=True)
+        self._untold: list[tuple[str, Job]] = []
         self._run.slot = slot
         self.stop = Stop(self._run, options.grace)
 
@@ -85,7 +88,7 @@ class Worker:
         begun = clock()
         if self._options.run_for is not None:
             self._until = begun + self._options.run_for
-        watcher = threading.Thread(target=self._watch, name="dbbasic_queue", daemon=True)
+        watcher = self._watcher
         try:
             if self._run.slot is None and self.others_are_enough():
                 return
@@ -118,23 +121,21 @@ class Worker:
         finally:
             self._journal.close()
             self._turns.look.close()
+            self._tell()
             hint.note_tick(self._file.real, self._ran)
             what = ", ".join(f"{count} {event}" for event, count in self._done.items() if count)
             if what:
                 log.info("%s: %s in %.3f s", self._queue.path, what, seconds)
         if self._problem is not None:
-            raise QueueError(
-                f"{self._journal.path}: no further job was begun without room for its outcome: "
-                f"{self._problem.strerror}"
-            )
+            text = "no further job was begun without room for its outcome"
+            raise QueueError(f"{self._journal.path}: {text}: {self._problem.strerror}")
 
     def others_are_enough(self) -> bool:
         """Whether as many workers live as this call allows; then it only takes in the dead."""
         live, died = live_workers(self._file, self._queue.lock_timeout)
-        same = sum(one.queues == (self._options.queues or []) for one in live)
-        if same < (self._options.max_workers or max(4, os.cpu_count() or 1)):
+        if not self._options.are_enough(live):
             return False
-        log.info("%s: %d workers live already; this one leaves", self._queue.path, same)
+        log.info("%s: enough workers live already; this one leaves", self._queue.path)
         if died:
             self._edit()
         return True
@@ -167,7 +168,7 @@ class Worker:
             if look.bound <= time.time() or hint.stamp(self._file.path) != look.stamp:
                 return True
             if clock() - begun >= 1:  # somebody may have died, or a limit may be free again
-                self._read_requests()
+                self.stop.read_request(self._journal.path[:-4] + ".stop")
                 if look.due or look.processing or look.ready:
                     return True
                 hint.note_tick(self._file.real, 0)
@@ -213,8 +214,17 @@ class Worker:
                 self._taken = len(taken) or self._taken
                 if self._running is None and not self._outcomes:
                     self._journal.cut()
-        for event, job in events:
+        for event, _ in events:
             self._done[event] += 1
+        if self._options.listeners:
+            self._untold += events
+            if threading.current_thread() is not self._watcher:
+                self._tell()
+
+    def _tell(self) -> None:
+        """Tell the listeners what has happened; never in the thread that minds the time."""
+        events, self._untold = self._untold, []
+        for event, job in events:
             log.tell(self._options.listeners, event, [job])
 
     # --- running
@@ -267,21 +277,16 @@ class Worker:
         job = claimed.replace(attempts=claimed.attempts + 1)
         job.set_record(lambda **cells: self._record(claimed, cells))
         self._ran += 1
-        if log.listens():
-            log.info(
-                "job %s %s starts, attempt %d, by %s", job.id, job.type, job.attempts, job.worker
-            )
-        log.tell(self._options.listeners, "started", [job])
+        values = (job.id, job.type, job.attempts, job.worker) if log.listens() else ()
+        if values:
+            log.info("job %s %s starts, attempt %d, by %s", *values)
+        if self._options.listeners:
+            self._untold.append(("started", job))
+            self._tell()
         try:
             cells = completed(job, self._run(job, self._options.timeout_of(job)))
-            if log.listens():
-                log.info(
-                    "job %s %s completed, attempt %d, by %s",
-                    job.id,
-                    job.type,
-                    job.attempts,
-                    job.worker,
-                )
+            if values:
+                log.info("job %s %s completed, attempt %d, by %s", *values)
         except BaseException as failure:
             if isinstance(failure, KeyboardInterrupt):
                 self.stop.ask(signal.SIGINT)
@@ -331,7 +336,7 @@ class Worker:
                 log.warn("%s: %s", self._queue.path, str(problem))
 
     def _mind_the_time(self) -> None:
-        self._read_requests()
+        self.stop.read_request(self._journal.path[:-4] + ".stop")
         self.stop.mind_the_grace()
         self._run.interrupt_when_due()
         if clock() >= self._run.cut_at:
@@ -342,6 +347,3 @@ class Worker:
                 pass  # no room: the job ends all the same
             log.error("%s: %s; this process ends", self._queue.path, text)
             os._exit(75)
-
-    def _read_requests(self) -> None:
-        self.stop.read_request(self._journal.path[:-4] + ".stop")

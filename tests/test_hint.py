@@ -174,6 +174,12 @@ RUN_NOW = {
     "a row with an old id by hand": lambda queue, later: append(
         queue, b"0000000000000001\tgood\tnull\tpending\t1\t1\t0\t\t\n"
     ),
+    "a row of the old package": lambda queue, later: append(
+        queue, b"ffffffffffffffff\tgood\tnull\tpending\t1760000000.25\t1760000000.75\t0\t\t\n"
+    ),
+    "a row with one fraction": lambda queue, later: append(
+        queue, b"ffffffffffffffff\tgood\tnull\tpending\t1760000000\t1760000000.75\t0\t\t\n"
+    ),
     "an edit that makes one due": lambda queue, later: change(queue, later, run_at=NOW),
     "a finished one made pending": lambda queue, later: change(
         queue, next(queue.jobs()).id, status="pending"
@@ -234,9 +240,9 @@ STILL_IDLE = {
     "a cancel": lambda queue, later: queue.cancel(later),
     "a purge": lambda queue, later: queue.purge(),
     "an edit of something else": lambda queue, later: change(queue, later, priority=3),
+    "a later time": lambda queue, later: change(queue, later, run_at=NOW * 2),
     "a remark by hand": lambda queue, later: append(queue, b"# a remark\n"),
     "a line torn off": lambda queue, later: append(queue, b"0123456789abcdef\tgood\t{}\tpend"),
-    "a later time": lambda queue, later: change(queue, later, run_at=NOW * 2),
 }
 
 
@@ -250,8 +256,8 @@ def test_what_makes_nothing_due_leaves_the_tick_idle(queue, act):
     assert idle(queue)
 
 
-@pytest.mark.parametrize("act", ["a cancel", "a later time", "an edit of something else"])
-def test_an_edit_carries_the_hint_over_without_a_look_at_the_file(queue, act):
+@pytest.mark.parametrize("act", list(STILL_IDLE)[:6])
+def test_the_hint_is_carried_over_without_a_look_at_the_whole_file(queue, act):
     later = calm(queue)
 
     STILL_IDLE[act](queue, later)

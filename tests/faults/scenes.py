@@ -304,11 +304,15 @@ def go_on(folder, *, kills, unrecorded=0):
     another = queue.enqueue("run", {"name": "another"})
     for _ in range(3):
         folder.tick()
+        rows = folder.rows()
+        ends = {id: possible_ends(row, kills + unrecorded) for id, row in rows.items()}
+        odd = [row.line.decode() for id, row in rows.items() if row["status"] not in ends[id]]
+        if not odd:
+            break
 
-    rows, effects = folder.rows(), folder.effects()
+    assert not odd
+    effects = folder.effects()
     assert rows[another]["status"] == "completed"
-    for row in rows.values():
-        assert row["status"] in possible_ends(row, kills + unrecorded), row.line.decode()
     again = {id for id in finished if effects[id] > before[id]}
     assert not again, f"finished, and run again: {again}"
     usual = Counter({id: RUNS.get(row["type"], 0) for id, row in rows.items()})
@@ -360,34 +364,41 @@ def problems_of(scene, mode, path, *, again=1):
 
     Return how many calls it has, and what was wrong after which.
     """
-    prepare, act, judge = SCENES[scene]
     base = Folder(path / "base")
     base.path.mkdir()
-    prepare(base)
-    logger = logging.getLogger("dbbasic_queue")
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        return _problems(base, path, act, judge, mode, again)
-    finally:
-        logger.setLevel(logging.NOTSET)
-
-
-def _problems(base, path, act, judge, mode, again):
     problems = []
-    for number in itertools.count(1):
-        folder = base.copy(path / str(number))
-        for _ in range(again):
-            outcome = calls.attempt(lambda folder=folder: act(folder), mode, number)
-        if not outcome.struck:
-            assert not outcome.raised, f"without a fault: {outcome}"
-            return number - 1, problems
-        kills = again if outcome.killed else 0
-        try:
-            assert not outcome.raised or "QueueError" in outcome.raised, "none of our errors"
-            judge(folder, outcome)
-            go_on(folder, kills=kills, unrecorded="I/O error from" in outcome.struck)
-        except Exception as problem:
-            text = str(problem).partition("\n")[0][:300]
-            then = f", then {outcome.raised[0]}: {outcome.text}" if outcome.raised else ""
-            problems.append(f"{outcome.struck}{then}: {type(problem).__name__}: {text}")
-        shutil.rmtree(folder.path)
+    logger = logging.getLogger("dbbasic_queue")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)  # its workers fail and die by the dozen
+    try:
+        SCENES[scene][0](base)
+        for number in itertools.count(1):
+            folder = base.copy(path / str(number))
+            outcome, problem = after_the_fault(folder, scene, mode, number, again)
+            if not outcome.struck:
+                assert not outcome.raised, f"without a fault: {outcome}"
+                return number - 1, problems
+            if problem:
+                problems.append(problem)
+            shutil.rmtree(folder.path)
+    finally:
+        logger.setLevel(level)
+
+
+def after_the_fault(folder, scene, mode, number, again):
+    """Let one call go wrong; return the outcome, and what was wrong then, if anything."""
+    _, act, judge = SCENES[scene]
+    for _ in range(again):
+        outcome = calls.attempt(lambda: act(folder), mode, number)
+    if not outcome.struck:
+        return outcome, ""
+    kills = again if outcome.killed else 0
+    try:
+        assert not outcome.raised or "QueueError" in outcome.raised, "none of our errors"
+        judge(folder, outcome)
+        go_on(folder, kills=kills, unrecorded="I/O error from" in outcome.struck)
+    except Exception as problem:
+        text = str(problem).partition("\n")[0][:300]
+        then = f", then {outcome.raised[0]}: {outcome.text}" if outcome.raised else ""
+        return outcome, f"{outcome.struck}{then}: {type(problem).__name__}: {text}"
+    return outcome, ""
