@@ -41,6 +41,7 @@ class Options:
         memory: int | None,
         middleware: "Sequence[Layer]",
         listeners: "Sequence[Listener]",
+        own_listeners: "Sequence[Listener]",
         admit: "Sequence[Admit]",
         settings: "Mapping[str, Mapping[str, Any]] | None",
         keep: "Mapping[str, Any] | None",
@@ -57,8 +58,11 @@ class Options:
         if memory is not None and not (_is_number(memory) and memory >= 1 and pair[1]):
             raise BadArgument(f"memory={memory!r:.80}: megabytes of each of the `processes`")
         self.memory = memory
-        if strange := [one for one in handlers if not isinstance(one, str)]:
-            raise BadArgument(f"handlers has the key {strange[0]!r:.80}: a type is a text")
+        for one in handlers:
+            if not isinstance(one, str):
+                raise BadArgument(f"handlers has the key {one!r:.80}: a type is a text")
+            if isinstance(handlers, dict) and not callable(handlers[one]):
+                raise BadArgument(f"handlers[{one!r}]={handlers[one]!r:.80} is no function")
         if isinstance(queues, str):
             raise BadArgument(f"queues={queues!r:.80} is one text: give a list of labels")
         at_least = {"run_for": (run_for, 0), "grace": (grace, 0)}
@@ -76,13 +80,13 @@ class Options:
             ("listeners", listeners),
             ("admit", admit),
         ):
-            if not all(map(callable, functions)):
+            if not hasattr(functions, "__iter__") or not all(map(callable, functions)):
                 raise BadArgument(f"{what}={functions!r:.80} is no list of functions")
         _check_settings(settings or {})
         self.handlers = handlers
         self.max_attempts = check_attempts(max_attempts)
         self.queues = list(queues) if queues is not None else None
-        self.run_for = run_for
+        self.run_for = run_for or None  # 0 is one tick
         self.max_jobs = math.inf if max_jobs is None else max_jobs
         self.name = name
         self.timeout = timeout if timeout is None else check_timeout(timeout)
@@ -90,7 +94,7 @@ class Options:
         self.max_workers = max_workers
         self.grace = grace
         self.middleware = tuple(middleware)
-        self.listeners = tuple(listeners)
+        self.listeners = (*own_listeners, *listeners)
         self.admit = tuple(admit)
         self.settings = dict(settings or {})
 

@@ -331,7 +331,7 @@ class Queue:
             handlers=handlers, max_attempts=max_attempts, queues=queues, run_for=run_for,
             max_jobs=max_jobs, processes=processes, name=name, timeout=timeout, backoff=backoff,
             max_workers=max_workers, grace=grace, concurrency=concurrency, memory=memory,
-            middleware=middleware, listeners=(*self.listeners, *listeners), admit=admit,
+            middleware=middleware, listeners=listeners, own_listeners=self.listeners, admit=admit,
             settings=settings, keep=keep,
         )  # fmt: skip
         if options.processes[1]:

@@ -39,7 +39,7 @@ def test_p1_p4_p6_p10_p11_p12_p27_p31_a_kill_before_each_call_of(scene, tmp_path
     assert count >= 2
 
 
-@pytest.mark.parametrize("scene", ["enqueue", "enqueue_many", "cancel"])
+@pytest.mark.parametrize("scene", ["enqueue", "enqueue_many", "cancel", "tick"])
 def test_p1_p4_a_kill_in_the_middle_of_each_write_of(scene, tmp_path):
     """P1, P4: half of what was to be written is there."""
     count, problems = scenes.problems_of(scene, "killed in the middle of", tmp_path)

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,9 @@ from dbbasic_queue.errors import ForeignFile, NotStored, QueueError
 FILE = Path("data/queue.tsv")
 SIDE = Path("data/queue.tsv.d")
 SOMEBODY = "www-data"
+EVERYTHING = ["json", "logging", "traceback", "filelock"] + [
+    f"dbbasic_queue.{name}" for name in "archive claim lookup queue recover worker".split()
+]
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0 or SOMEBODY not in (user.pw_name for user in pwd.getpwall()),
     reason=f"needs root, and a user {SOMEBODY}",
@@ -106,10 +110,8 @@ def as_somebody(function, *args):
     """Do something as another user; return what it returns, as text, or the error."""
 
     def act(say):
-        import filelock  # noqa: F401 (that user may not be able to read where it lies)
-
-        from dbbasic_queue import claim, recover, worker  # noqa: F401
-
+        for name in EVERYTHING:  # that user may not be able to read where it lies
+            import_module(name)
         become(SOMEBODY)
         try:
             say(f"ok {function(*args)}")

@@ -9,7 +9,7 @@ from test_layers import CORE
 
 from .guide import ROOT
 
-KEPT = ("test_get_job.py", "test_in_our_words.py", "test_recipes_after_crashes.py")
+KEPT = ("test_get_job.py", "test_in_our_words.py")
 OURS = "not put_away and not clean_up"  # those show archive and purge, which the contract has not
 
 
