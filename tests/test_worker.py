@@ -458,7 +458,7 @@ def test_handlers_that_are_no_mapping_are_refused(queue, handlers):
 def test_a_handler_that_cannot_be_called_is_refused_before_any_job_is_charged(queue):
     bad, good = queue.enqueue("bad"), queue.enqueue("good")
 
-    with pytest.raises(QueueError, match="'bad'.*'not a function'.*no function"):
+    with pytest.raises(QueueError, match="is no function"):
         queue.process_jobs({"bad": "not a function", "good": str}, 1)
 
     assert statuses(queue, bad, good) == ["pending", "pending"]
