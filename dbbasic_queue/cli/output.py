@@ -61,7 +61,13 @@ class Output:
     def place(self, path: str) -> None:
         """Say which queue is meant, on stderr, where it does not get into anybody's columns."""
         if not self.json:
-            there = "" if os.path.exists(path) else " (there is no such file yet)"
+            try:
+                os.stat(path)
+                there = ""
+            except FileNotFoundError:
+                there = " (there is no such file yet)"
+            except OSError as error:
+                there = f" ({error.strerror})"
             tell(f"queue {path}{there}", name="")
 
     def table(self, head: "Sequence[str]", rows: "Iterable[Sequence[str]]") -> int:

@@ -130,7 +130,7 @@ def look_at_cron(queue: Queue) -> "Iterator[Finding]":
     """Look at what is different when cron starts a worker: folder, variables, Python, locale."""
     variable = os.environ.get("DBBASIC_QUEUE", "")
     if not variable:
-        home, python = os.path.expanduser("~"), sys.executable or "python3"
+        home, python = pwd.getpwuid(os.getuid()).pw_dir, sys.executable or "python3"
         yield note(
             "cron",
             "DBBASIC_QUEUE is not set: each program then means data/queue.tsv under its own"
@@ -152,7 +152,7 @@ def look_at_cron(queue: Queue) -> "Iterator[Finding]":
 
 def _bare_start() -> Finding:
     """Start this Python as cron does, with next to no variables and in the home folder."""
-    python, home = sys.executable or "", os.path.expanduser("~")
+    python, home = sys.executable or "", pwd.getpwuid(os.getuid()).pw_dir
     if not os.path.isabs(python):
         return problem("cron", f"this Python is {python!r}", "start it by its absolute path")
     try:
