@@ -159,6 +159,18 @@ def read_header(fd: int, path: str) -> Header | None:
     return parse_header(line, path)
 
 
+def read_at(fd: int, size: int, at: int) -> bytes:
+    """Read from an offset; QueueError with the path when the disk fails."""
+    try:
+        return os.pread(fd, size, at)
+    except OSError as error:
+        try:
+            path = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            path = "the queue file"
+        raise QueueError(f"{path}: cannot be read: {error.strerror}") from error
+
+
 def read_all(fd: int) -> bytes:
     """Return all bytes of a file."""
     parts, at = [], 0
@@ -173,7 +185,7 @@ def last_line(fd: int, size: int) -> bytes:
     reach = 1024
     while True:
         start = max(0, size - reach)
-        block = os.pread(fd, size - start, start)
+        block = read_at(fd, size - start, start)
         cut = block.rfind(b"\n", 0, -1)
         if cut >= 0 or not start:
             return block[cut + 1 :]
@@ -185,7 +197,7 @@ def blocks(fd: int, start: int, stop: int | None = None) -> "Iterator[tuple[int,
     rest = b""
     while stop is None or start + len(rest) < stop:
         want = BLOCK if stop is None else min(BLOCK, stop - start - len(rest))
-        block = os.pread(fd, want, start + len(rest))
+        block = read_at(fd, want, start + len(rest))
         if not block:
             return
         block = rest + block if rest else block

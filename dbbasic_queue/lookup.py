@@ -10,7 +10,7 @@ import time
 
 from .after import is_id
 from .errors import QueueError
-from .files import BLOCK, blocks, read_header
+from .files import BLOCK, blocks, read_at, read_header
 from .job import Job
 from .tsv import HEADER, PROCESSING, row
 
@@ -35,7 +35,7 @@ def find_row(
     low, high = start, stop
     while high - low > NEAR:
         middle = (low + high) // 2
-        block = os.pread(fd, NEAR, middle)
+        block = read_at(fd, NEAR, middle)
         at = block.find(b"\n") + 1
         key = block[at : at + 17]
         if not at or middle + at >= high or len(key) < 17:
@@ -58,13 +58,13 @@ def _find_row(fd: int, id: bytes, left: int, right: int, start: int) -> tuple[in
     needle = b"\n" + id + b"\t"
     at, rest = left - 1, b""
     while at < right:
-        block = rest + os.pread(fd, min(BLOCK, right - at - len(rest)), at + len(rest))
+        block = rest + read_at(fd, min(BLOCK, right - at - len(rest)), at + len(rest))
         found = block.find(needle)
         if found >= 0:
             row = at + found + 1
             line = block[found + 1 :]
             while b"\n" not in line:
-                more = os.pread(fd, BLOCK, row + len(line))
+                more = read_at(fd, BLOCK, row + len(line))
                 if not more:
                     return None
                 line += more
@@ -250,7 +250,7 @@ def backwards(fd: int, start: int) -> "Iterator[bytes]":
     whole = False  # what follows the last newline is not a row yet
     while stop > start:
         begin = max(start, stop - (1 << 16))
-        first, *lines = (os.pread(fd, stop - begin, begin) + rest).split(b"\n")
+        first, *lines = (read_at(fd, stop - begin, begin) + rest).split(b"\n")
         stop, rest = begin, first
         if lines and not whole:
             lines.pop()

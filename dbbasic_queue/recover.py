@@ -7,7 +7,6 @@ A worker is dead when the kernel has freed the lock on its file; nothing is gues
 import os
 import time
 
-from .errors import QueueError
 from .files import read_all
 from .job import Job
 from .journal import LiveWorker, all_lines, parse, requests, worker_of
@@ -39,21 +38,20 @@ class Dead:
         self.lines: list[Line] = []
         self.why = "worker died"
 
-    def read(self) -> None:
-        """Read what the worker has left behind; damage is kept for whoever wants to look at it."""
+    def read(self) -> bool:
+        """Read what the worker has left behind; False when this is no worker's file at all."""
         data = read_all(self.fd)
         self.lines, damaged = parse(data)
         head = self.lines[0] if self.lines else None
-        if data.strip(b"\0") and (
-            not head or (head.event, head.id.decode()) != ("worker", self.id)
-        ):
-            raise QueueError(f"{self.path}: is no worker's file; move it away")
+        if b"\n" in data and (not head or (head.event, head.id.decode()) != ("worker", self.id)):
+            return False
         self.why = _text(self.path[:-4] + ".why") or self.why
         if damaged:
             kept = os.path.join(os.path.dirname(self.path), "..", f"damaged-{self.id}.tsv")
             warn("%s: has damaged lines before good ones; kept as %s", self.path, kept)
             if not os.path.exists(kept):
                 os.link(self.path, kept)
+        return True
 
     def bury(self) -> None:
         """Remove the file, once what it said is in the queue and on the disk."""
@@ -139,12 +137,17 @@ def live_workers(file: "QueueFile", timeout: float) -> "tuple[list[LiveWorker], 
 
 def read_dead(file: "QueueFile", mine: str) -> "tuple[list[Dead], set[str]]":
     """As `find_dead`, with what each of the dead has left behind."""
-    dead, alive = find_dead(file, mine)
+    found, alive = find_dead(file, mine)
+    dead = []
     try:
-        for one in dead:
-            one.read()
+        for one in found:
+            if one.read():
+                dead.append(one)
+            else:
+                warn("%s: is no worker's file, and is left as it is", one.path)
+                one.close()
     except BaseException:
-        for one in dead:
+        for one in found:
             one.close()
         raise
     return dead, alive

@@ -98,7 +98,11 @@ def _look_at_worker(path: str, id: str, seen: Lines) -> Finding:
     age = time.time() - worker.started_at
     text = f"worker {id}, process {worker.pid}, lives since {age:.0f} s, runs {runs}{harm}"
     if damaged:
-        return problem("worker", text, f"when it has ended, look at damaged-*.tsv beside {os.path.dirname(path)}")
+        return problem(
+            "worker",
+            text,
+            f"when it has ended, look at damaged-*.tsv beside {os.path.dirname(path)}",
+        )
     return ok("worker", text)
 
 
