@@ -162,7 +162,7 @@ class QueueFile:
         try:
             write_all(self.fd, rows)
             if durable:
-                self._settle_rename()
+                self.settle_rename()
                 sync(self.fd)
         except BaseException as error:
             self._cut_back(size)
@@ -177,7 +177,7 @@ class QueueFile:
         except OSError as error:
             raise NotStored(f"{self.path}: perhaps stored: {error.strerror}, twice") from error
 
-    def _settle_rename(self) -> None:
+    def settle_rename(self) -> None:
         """Sync the folder for a rename whose author died before he did: see `unsettled`."""
         unsettled = os.path.join(self.side, "unsettled")
         if os.path.exists(unsettled):

@@ -94,6 +94,7 @@ class Turns:
                 if taken:
                     self._journal.register()
                 e.commit()
+                self._file.settle_rename()
                 self._keep_look(e)
                 for one in dead:
                     one.bury()
