@@ -29,7 +29,8 @@ def mend(queue_file: Queue | None = None) -> list[str]:
     list(look_at_file(queue, seen))
     if not seen.has_header:
         return []
-    return [*_take_in_the_dead(queue), *_move_bad_lines(queue), *_remove_leftovers(queue)]
+    removed = _remove_leftovers(queue)  # before an edit does it in silence
+    return [*_take_in_the_dead(queue), *_move_bad_lines(queue), *removed]
 
 
 def _take_in_the_dead(queue: Queue) -> list[str]:
