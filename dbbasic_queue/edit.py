@@ -6,14 +6,13 @@ is seen by what it asks afterwards.  When it ends jobs, it also ends those that 
 down the whole graph.
 """
 
-import os
 from bisect import bisect_left
 from itertools import accumulate
 
 from . import after, hint
 from .disk import QueueFile
 from .errors import BadArgument, DuplicateId, QueueError, UnknownJob
-from .files import blocks
+from .files import blocks, read_at
 from .job import Job, encode, is_ahead, new_ids, was_made_here
 from .lookup import archived, find_row, lines_with
 from .tsv import FINISHED, HEADER, Header, check_column, rehead, row
@@ -191,7 +190,7 @@ class Edit:
         """Return a job as it now stands in this edit, whenever it was read."""
         id = job.cells[0]
         read_here = id not in self._by_id and job.at >= 0 and job.header is self.header
-        if read_here and os.pread(self._file.fd, job.size, job.at) == job.line(self.header):
+        if read_here and read_at(self._file.fd, job.size, job.at) == job.line(self.header):
             return job
         now = self.get(job.id)
         if now is None:
