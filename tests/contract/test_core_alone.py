@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import pytest
 from test_layers import CORE
 
 from .guide import ROOT
@@ -13,6 +14,7 @@ KEPT = ("test_get_job.py", "test_in_our_words.py")
 OURS = "not put_away and not clean_up"  # those show archive and purge, which the contract has not
 
 
+@pytest.mark.soak
 def test_the_core_files_alone_pass_the_contract(tmp_path):
     (tmp_path / "dbbasic_queue").mkdir()
     for room in ("__init__", *CORE):
