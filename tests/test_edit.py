@@ -303,6 +303,17 @@ def test_a_new_column_has_a_name_of_its_own(queue, name):
     assert content(queue) == before
 
 
+def test_a_time_with_a_fraction_is_stored_as_a_whole_second_that_is_not_early(queue):
+    (first, *_) = three(queue)
+
+    with queue.edit() as e:
+        e.change(e.get(first), run_at=4_000_000_000.25, timeout=0.25)
+
+    cells = content(queue).split(b"\n")[1].split(b"\t")
+    assert cells[5] == b"4000000001"
+    assert queue.get(first).timeout == 0.25
+
+
 # --- one at a time
 
 

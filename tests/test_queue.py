@@ -486,6 +486,32 @@ def test_stop_asks_a_busy_worker_to_stop_as_sigterm_does(queue):
     assert not list(Path(queue.path + ".d").glob("workers/*"))
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts them in /proc")
+def test_no_verb_leaves_a_descriptor_open(queue, tmp_path):
+    def every_verb():
+        ids = queue.enqueue_many([("good", 1), ("bad", 2), ("good", 3), ("other", 4)])
+        queue.cancel(ids[2])
+        queue.process_jobs(HANDLERS, 1)
+        queue.process_jobs(HANDLERS, run_for=0.01)
+        queue.retry(ids[1], copy=True)
+        queue.backup(tmp_path / "copy.tsv")
+        with freeze_time(timedelta(days=1)):
+            queue.archive(60)
+        queue.get(ids[0]), queue.get(ids[3]), queue.get("0" * 16)
+        next(queue.jobs()), next(queue.jobs(newest=True)), list(queue.jobs()), queue.counts()
+        queue.workers(), queue.stop(), queue.purge()
+        with pytest.raises(TimeoutError):
+            queue.wait(ids[3], 0)
+
+    every_verb()
+    before = len(os.listdir("/proc/self/fd"))
+
+    for _ in range(3):
+        every_verb()
+
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 # --- listeners
 
 

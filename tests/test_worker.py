@@ -1663,6 +1663,24 @@ def test_a_hand_edit_in_the_middle_of_a_claim_is_not_lost_and_makes_it_start_aga
     assert queue.counts() == {"completed": 31}
 
 
+def test_a_row_that_an_edit_of_equal_length_makes_due_runs_in_the_same_tick(queue):
+    ran = []
+
+    def handler(payload):
+        ran.append(payload)
+        if payload == 10:
+            with queue.edit() as e:
+                e.change(e.get(later), run_at=1_000_000_000)
+            queue.enqueue("t", "more")
+
+    later = queue.enqueue("t", "later", 4_000_000_000)
+    queue.enqueue_many([("t", n) for n in range(40)])
+
+    queue.process_jobs({"t": handler})
+
+    assert sorted(map(str, ran)) == sorted(map(str, [*range(40), "later", "more"]))
+
+
 # --- clocks
 
 

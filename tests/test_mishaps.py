@@ -1,0 +1,126 @@
+"""What people and programs do to the files at the worst moment: it hurts only itself."""
+
+import os
+import shutil
+
+import pytest
+
+from dbbasic_queue import QueueError
+from dbbasic_queue.new import new_job
+
+
+def ticks(queue, handlers, count=3):
+    for _ in range(count):
+        queue.process_jobs(handlers)
+
+
+def test_p11_a_queue_file_that_is_away_at_a_fold_makes_no_finished_job_run_again(queue):
+    ran = []
+
+    def moves_it_away(payload):
+        ran.append(payload)
+        os.rename(queue.path, queue.path + ".away")
+
+    id = queue.enqueue("t", 1)
+    queue.process_jobs({"t": moves_it_away})
+    os.rename(queue.path + ".away", queue.path)
+    ticks(queue, {"t": ran.append})
+
+    assert ran == [1]
+    assert queue.get(id).status == "completed"
+
+
+def test_a_job_whose_parent_is_folded_by_an_edit_that_claims_nothing_runs_at_the_next_tick(queue):
+    parent = queue.enqueue("t")
+    child = queue.enqueue("t", after=parent)
+
+    queue.process_jobs({"t": str}, max_jobs=1)
+    queue.process_jobs({"t": str})
+
+    assert queue.get(child).status == "completed"
+
+
+def test_a_job_added_by_an_edit_that_also_changes_a_row_runs_at_the_next_tick(queue):
+    far = queue.enqueue("t", run_at=4e9)
+    ticks(queue, {"t": str})
+
+    with queue.edit() as e:
+        e.change(e.get(far), priority=3)
+        new = e.add(new_job("t"))
+    queue.process_jobs({"t": str})
+
+    assert queue.get(new).status == "completed"
+
+
+@pytest.mark.parametrize("column", [4, 5, 6, 10, 11])
+def test_p19_a_number_of_many_digits_is_a_bad_line_and_stops_no_tick(queue, column):
+    good = queue.enqueue("t")
+    with open(queue.path, "rb") as file:
+        cells = file.read().split(b"\n")[1].split(b"\t")
+    cells[0], cells[column] = b"660d5fcf94d08615", b"9" * 5000
+    with open(queue.path, "ab") as file:
+        file.write(b"\t".join(cells) + b"\n")
+
+    queue.process_jobs({"t": str})
+
+    assert queue.get(good).status == "completed"
+    assert queue.counts() == {"completed": 1}
+
+
+@pytest.mark.parametrize("name", ["hint.tmp", "tick", "unsettled"])
+def test_p34_a_link_in_the_side_folder_is_never_followed(queue, tmp_path, name):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    queue.enqueue("t")
+    os.makedirs(queue.path + ".d")
+    os.symlink(victim, f"{queue.path}.d/{name}")
+
+    try:
+        queue.process_jobs({"t": str})
+    except QueueError:
+        assert name == "unsettled"
+
+    assert victim.read_text() == "precious"
+
+
+def test_p33_a_link_in_the_place_of_the_workers_folder_is_refused(queue, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "precious.tsv").write_text("a\tb\n")
+    queue.enqueue("t")
+    os.makedirs(queue.path + ".d")
+    os.symlink(tmp_path / "theirs", queue.path + ".d/workers")
+
+    with pytest.raises(QueueError, match="no folder"):
+        queue.process_jobs({"t": str})
+
+    assert (tmp_path / "theirs" / "precious.tsv").read_text() == "a\tb\n"
+
+
+def test_p12_the_side_folder_deleted_under_a_worker_charges_no_job_that_never_ran(queue):
+    ran = []
+
+    def handler(payload):
+        ran.append(payload)
+        if payload == 20:
+            shutil.rmtree(queue.path + ".d")
+
+    queue.enqueue_many([("t", number) for number in range(60)])
+    queue.process_jobs({"t": handler}, 1)
+    ticks(queue, {"t": handler})
+
+    assert queue.counts() == {"completed": 60}
+    assert sorted(ran) == list(range(60))
+
+
+def test_p11_a_copied_line_runs_once_more_and_strands_nothing(queue):
+    queue.enqueue("t", 1)
+    with open(queue.path, "rb") as file:
+        line = file.read().split(b"\n")[1]
+    with open(queue.path, "ab") as file:
+        file.write(line + b"\n")
+    ran = []
+
+    ticks(queue, {"t": ran.append}, 4)
+
+    assert ran == [1, 1]
+    assert queue.counts() == {"completed": 2}
