@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import sys
+import threading
 
 import pytest
 
-from dbbasic_queue import QueueError
+from dbbasic_queue import Queue, QueueError
 from dbbasic_queue.new import new_job
 
 
@@ -124,3 +126,37 @@ def test_p11_a_copied_line_runs_once_more_and_strands_nothing(queue):
 
     assert ran == [1, 1]
     assert queue.counts() == {"completed": 2}
+
+
+def test_a_job_that_waits_for_any_end_of_one_that_is_deleted_runs_at_the_next_tick(queue):
+    parent = queue.enqueue("t", run_at=4e9)
+    child = queue.enqueue("t", after=f"any:{parent}")
+    ticks(queue, {"t": str})
+
+    with queue.edit() as e:
+        e.remove(e.get(parent))
+    queue.process_jobs({"t": str})
+
+    assert queue.get(child).status == "completed"
+
+
+def test_threads_that_share_a_fresh_queue_lose_and_double_nothing(tmp_path):
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for number in range(20):
+            queue = Queue(tmp_path / f"{number}.tsv", sync="off")
+            start = threading.Barrier(6)
+
+            def add(queue=queue, start=start):
+                start.wait()
+                queue.enqueue("t")
+
+            threads = [threading.Thread(target=add) for _ in range(6)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert queue.counts() == {"pending": 6}
+    finally:
+        sys.setswitchinterval(interval)
