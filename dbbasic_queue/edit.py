@@ -131,13 +131,13 @@ class Edit:
             if same and queue in (None, job.queue):
                 yield job
 
-    def rows(self, needles: "Iterable[bytes]" = (), start: int = 0) -> "Iterator[Job]":
+    def rows(self, needles: "Iterable[bytes]" = ()) -> "Iterator[Job]":
         """Yield each readable row whose line holds one of the needles (any row without needles)."""
         if not self.exists:
             return
         before = dict(self._changed)
         yield from [job for job in (*before.values(), *self.added) if job is not None]
-        for offset, block in blocks(self._file.fd, start or self.start, self.size):
+        for offset, block in blocks(self._file.fd, self.start, self.size):
             for begin, end in sorted(lines_with(block, needles)):
                 at = offset + begin
                 if at in before:

@@ -49,7 +49,7 @@ class Turns:
         None when there is no file (at the moment): nothing was done.
 
         `give_back` are the ids of rows of mine that are not to run; None is all, when none runs.
-        When it raises, nothing has happened, and the next turn looks at the whole file.
+        When it raises, the next turn looks at the whole file, whatever has become of it.
         """
         dead: list[Dead] = []
         events: list[tuple[str, Job]] = []
