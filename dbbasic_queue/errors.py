@@ -73,6 +73,10 @@ class JobTimeout(BaseException):
     """Raised inside a handler that ran longer than its job's `timeout`."""
 
 
+class Killed(BaseException):
+    """Raised inside a handler whose job is to end on request: it becomes cancelled."""
+
+
 class Stopped(BaseException):
     """Raised inside a handler at the second SIGTERM or SIGINT: the job goes back, uncharged."""
 

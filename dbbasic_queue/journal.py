@@ -16,14 +16,14 @@ from zlib import crc32
 
 from .after import LABEL
 from .errors import QueueError
-from .files import close_own, identity, read_all, sync, sync_folder
+from .files import close_own, identity, read_all, sync, sync_folder, write_all
 from .job import Job
 from .lock import make, try_lock
-from .tsv import escape, unescape
+from .tsv import escape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from .disk import QueueFile
 
@@ -213,10 +213,38 @@ class WorkerFile:
             os.ftruncate(self._fd, self._head)
             self._end, self._room = self._head, 0
 
+    def is_long(self) -> bool:
+        return self._end > 4 * ROOM
+
+    def shorten(self, ids: "Collection[bytes]") -> None:
+        """Forget all but these jobs' lines, where some always run; under the queue's lock.
+
+        A new file takes the place of the old one, and is locked before.
+        """
+        if not self._is_there():
+            return
+        first, *lines = os.pread(self._fd, self._end, 0).split(b"\n")[:-1]
+        kept = [line for line in lines if line.split(b"\t", 3)[2] in ids]
+        new, old = self.path[:-3] + "new", self._fd
+        fd = make(new, os.O_RDWR | os.O_TRUNC, self._file.real)
+        try:
+            try_lock(fd)
+            write_all(fd, b"\n".join([first, *kept, b""]))
+            sync(fd)
+            os.rename(new, self.path)
+        except OSError:  # no room for a shorter one: the long one serves
+            os.close(fd)
+            os.unlink(new)
+            return
+        sync_folder(os.path.dirname(self.path))
+        self._fd, self._end, self._room = fd, os.fstat(fd).st_size, 0
+        close_own(old, self._own)
+        self._own = identity(fd)
+
     def remove(self) -> None:
         """Unlink the file, under the queue's lock, when all its outcomes are folded."""
         if self._fd >= 0:
-            for name in (self.path, *requests(self.path)):
+            for name in (self.path, *beside(self.path)):
                 try:
                     os.unlink(name)
                 except FileNotFoundError:
@@ -252,9 +280,12 @@ class WorkerFile:
         return tuple(id.encode() + b"." for id in (self.id, *self._past))
 
 
-def requests(path: str) -> list[str]:
-    """Return the names of the small files that others leave beside a worker's file."""
-    return [path[:-4] + ending for ending in (".why", ".kill", ".stop")]
+LEFT_BESIDE = ("why", "kill", "stop", "new")
+
+
+def beside(path: str) -> list[str]:
+    """Return the names of the small files that may lie beside a worker's file."""
+    return [path[:-3] + ending for ending in LEFT_BESIDE]
 
 
 # --- reading others' files
@@ -306,35 +337,3 @@ def all_lines(side: str) -> "dict[str, list[Line]]":
     folder = os.path.join(side, "workers")
     names = os.listdir(folder) if os.path.isdir(folder) else []
     return {name[:-4]: read(os.path.join(folder, name)) for name in names if name.endswith(".tsv")}
-
-
-# --- who lives
-
-
-class LiveWorker:
-    """A live worker, as its file tells."""
-
-    __slots__ = ("id", "jobs", "name", "pid", "queues", "started_at", "types")
-
-    def __init__(self, id: str, lines: list[Line]) -> None:
-        cells = lines[0].cells if lines and lines[0].event == "worker" else {}
-        self.id = id
-        self.pid = int(cells.get("pid", b"0"))  # in the worker's own pid namespace
-        self.name = cells.get("name", b"").decode() or None
-        self.queues = _listed(cells.get("queues", b""))
-        self.types = _listed(cells.get("types", b""))
-        self.started_at = lines[0].time if lines else 0.0
-        running = {}
-        for entry in lines:
-            if entry.event == "start":
-                running[entry.id.decode()] = entry.time
-            elif entry.event == "end":
-                running.pop(entry.id.decode(), None)
-        self.jobs = running  # the ids of the jobs that run, with the time of their start
-
-    def __repr__(self) -> str:
-        return f"<LiveWorker {self.id} {list(self.jobs)}>"
-
-
-def _listed(cell: bytes) -> list[str]:
-    return unescape(cell.decode()).split(",") if cell else []

@@ -7,15 +7,16 @@ from .after import is_label
 from .errors import BadArgument
 from .job import Job
 from .new import DEFAULT_BACKOFF, check_attempts, check_timeout, parse_backoff
+from .run import is_async
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from .journal import LiveWorker
     from .new import Backoff
     from .queue import Admit, Handlers, Layer, Listener
+    from .recover import LiveWorker
 
 SETTINGS = {"rank", "max_attempts", "timeout", "backoff", "aging"}
 
@@ -46,9 +47,11 @@ class Options:
         settings: "Mapping[str, Mapping[str, Any]] | None",
         keep: "Mapping[str, Any] | None",
     ) -> None:
-        later = {"concurrency": concurrency - 1, "keep": keep}
-        if asked := [name_of for name_of, value in later.items() if value]:
-            raise BadArgument(f"{asked[0]}= is not served by this version")
+        if keep:
+            raise BadArgument("keep= is not served by this version")
+        if type(concurrency) is not int or concurrency < 1:
+            raise BadArgument(f"concurrency={concurrency!r:.80} is no number of at least 1")
+        self.concurrency = concurrency
         pair = processes if isinstance(processes, tuple) else (processes, processes)
         if len(pair) != 2 or not all(type(n) is int for n in pair) or not 0 <= pair[0] <= pair[1]:
             raise BadArgument(f"processes={processes!r:.80} is neither a number nor (least, most)")
@@ -82,6 +85,10 @@ class Options:
         ):
             if not hasattr(functions, "__iter__") or not all(map(callable, functions)):
                 raise BadArgument(f"{what}={functions!r:.80} is no list of functions")
+        if concurrency > 1 and (plain := [one for one in middleware if not is_async(one)]):
+            raise BadArgument(
+                f"concurrency={concurrency} needs `async def` layers: {plain[0]!r:.80}"
+            )
         _check_settings(settings or {})
         self.handlers = handlers
         self.max_attempts = check_attempts(max_attempts)

@@ -6,6 +6,7 @@ end of a pipe and stop as on SIGTERM.
 """
 
 import copy
+import math
 import mmap
 import os
 import resource
@@ -15,27 +16,33 @@ import sys
 import time
 
 from . import hint, log
+from .journal import read
 from .options import Options
 from .queue import Queue
-from .run import Run, clock
+from .recover import ON_REQUEST, kill_requests
+from .run import Attempt, Run, clock
 from .stop import Stop
 from .worker import Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import NoReturn
+
+    from .journal import Cells
 
 _TICK = 0.05
 _TOO_LATE = 0.5  # seconds after its JobTimeout until a worker is ended
 _MOST_IN_VAIN = 20  # workers in a row that died before they ran a job
 LEFT = -1.0  # in the place of a deadline: this worker has ended of its own will
+ASKED = -2.0  # or because it was asked to, by a signal or a request
 _PAGE = resource.getpagesize()
 
 
 class Slot:
     """What a worker tells its supervisor in shared memory: who it is, until when it may run."""
 
-    _form = struct.Struct("dd112s")
+    _form = struct.Struct("dd112s64s")
     size = _form.size
 
     def __init__(self, shared: mmap.mmap, number: int) -> None:
@@ -44,32 +51,77 @@ class Slot:
         self.clear()
 
     def clear(self) -> None:
-        self._form.pack_into(self._shared, self._at, 0.0, 0.0, b"")
+        self._form.pack_into(self._shared, self._at, 0.0, 0.0, b"", b"")
 
-    def begin(self, id: bytes, deadline: float, timeout: float) -> None:
-        self._form.pack_into(self._shared, self._at, deadline, timeout, id)
+    def show(self, attempts: "Sequence[Attempt]") -> None:
+        """Tell of the one whose time is over first."""
+        if not attempts:
+            struct.pack_into("d", self._shared, self._at, 0.0)
+            return
+        first = min(attempts, key=lambda attempt: attempt.deadline)
+        worker = first.claimed.raw("worker").rpartition(b".")[0]
+        id = first.claimed.cells[0]
+        victim = id if len(attempts) > 1 and len(id) <= 64 else b""
+        self._form.pack_into(self._shared, self._at, first.deadline, first.timeout, worker, victim)
 
-    def end(self) -> None:
-        struct.pack_into("d", self._shared, self._at, 0.0)
+    def leave(self, *, asked: bool) -> None:
+        struct.pack_into("d", self._shared, self._at, ASKED if asked else LEFT)
 
-    def leave(self) -> None:
-        struct.pack_into("d", self._shared, self._at, LEFT)
+    def read(self) -> tuple[float, float, str, bytes]:
+        """Return (deadline, timeout, worker's id, job's id); a deadline of 0 is no job, infinity no
+        limit; the job is named where several run side by side."""
+        deadline, timeout, id, victim = self._form.unpack_from(self._shared, self._at)
+        return deadline, timeout, id.rstrip(b"\0").decode(), victim.rstrip(b"\0")
 
-    def read(self) -> tuple[float, float, str]:
-        """Return (deadline, timeout, worker's id); a deadline of 0 is no job, infinity no limit."""
-        deadline, timeout, id = self._form.unpack_from(self._shared, self._at)
-        return deadline, timeout, id.rstrip(b"\0").decode()
+
+class Meter:
+    """CPU seconds and peak memory of one run, as cells: `cpu_seconds`, `peak_mb`.
+
+    Child processes that have ended count for the time.  Where the kernel cannot begin a peak anew
+    (macOS), it is that of the process until then.
+    """
+
+    def __init__(self) -> None:
+        self._cpu = 0.0
+        self._usual = 0  # KiB that this process had when its peak began
+
+    def begin(self) -> None:
+        self._cpu = _cpu_seconds()
+
+    def cells(self) -> "Cells":
+        spent = _cpu_seconds() - self._cpu
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak >>= 10 if sys.platform == "darwin" else 0
+        if peak > self._usual + 4096:
+            self._begin_anew()
+        cpu = b"%.3f" % spent if spent >= 0.0005 else b""
+        return {"cpu_seconds": cpu, "peak_mb": b"%d" % max(1, round(peak / 1024))}
+
+    def _begin_anew(self) -> None:
+        try:
+            with open("/proc/self/clear_refs", "wb", buffering=0) as control:
+                control.write(b"5")
+        except OSError:
+            pass  # no such kernel
+        self._usual = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _cpu_seconds() -> float:
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    others = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
 
 
 class _Child:
     """A forked worker, as its supervisor sees it."""
 
-    __slots__ = ("extra", "pid", "slot")
+    __slots__ = ("extra", "kill_at", "pid", "slot")
 
     def __init__(self, pid: int, slot: Slot, extra: bool) -> None:
         self.pid = pid
         self.slot = slot
         self.extra = extra
+        self.kill_at: dict[tuple[int, bytes], float] = {}  # by claim and job
 
 
 def supervise(queue: Queue, options: Options) -> None:
@@ -96,6 +148,7 @@ class Supervisor:
         self._pause = 0.0
         self._told = 0
         self._leaving = False
+        self._shrinking = False
         self.stop = Stop(Run({}, ()), None)
 
     def run(self) -> None:
@@ -150,11 +203,12 @@ class Supervisor:
                 continue
             del self._children[pid]
             self._free.append(child.slot)
-            deadline, _, id = child.slot.read()
+            deadline, _, id, _ = child.slot.read()
             if child.extra:  # one that found nothing to run: the next one comes later
                 self._pause = 0.0 if id else min(60.0, 2 * self._pause + 1)
                 self._busy_since = clock() + self._pause
-            if deadline == LEFT:
+            self._shrinking = self._shrinking or deadline == ASKED
+            if deadline in (LEFT, ASKED):
                 continue
             code = os.waitstatus_to_exitcode(status)
             how = f"signal {-code}" if code < 0 else f"exit status {code}"
@@ -166,30 +220,43 @@ class Supervisor:
 
     def _check(self, child: _Child) -> None:
         """End a worker whose job has outlived its time, or which takes too much memory."""
-        deadline, timeout, _ = child.slot.read()
+        deadline, timeout, id, victim = child.slot.read()
         if deadline > 0 and clock() > deadline + _TOO_LATE:
-            self._end(child, f"timed out after {timeout:g} s")
+            self._end(child, f"timed out after {timeout:g} s", victim)
         elif self._options.memory and _resident(child.pid) > self._options.memory << 20:
             self._end(child, f"used more than {self._options.memory} MB of memory")
+        elif id:
+            self._mind_kill_requests(child, id)
 
-    def _end(self, child: _Child, why: str) -> None:
-        self._note(child, why)
+    def _mind_kill_requests(self, child: _Child, id: str) -> None:
+        """End a worker that does not end a job on request by itself."""
+        path = os.path.join(self._queue.file.side, "workers", id + ".tsv")
+        for request in kill_requests(path):
+            if clock() > child.kill_at.setdefault(request, clock() + 2 * _TOO_LATE):
+                child.kill_at[request] = math.inf
+                k, job = request
+                mine = [one.event for one in read(path) if one.k == k and one.id == job]
+                if "start" in mine and "end" not in mine:
+                    self._end(child, ON_REQUEST.decode(), job)
+
+    def _end(self, child: _Child, why: str, victim: bytes = b"") -> None:
+        self._note(child, why, victim)
         for end in (os.killpg, os.kill):
             try:
                 end(child.pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
 
-    def _note(self, child: _Child, why: str) -> None:
+    def _note(self, child: _Child, why: str, victim: bytes = b"") -> None:
         """Leave the reason beside the worker's file, for whoever takes it in."""
         id = child.slot.read()[2]
         path = os.path.join(self._queue.file.side, "workers", id)
         if id and os.path.exists(path + ".tsv") and not os.path.exists(path + ".why"):
-            self._queue.file.note(path + ".why", why.encode())
+            self._queue.file.note(path + ".why", b"%b\n%b" % (why.encode(), victim))
 
     def _grow(self) -> None:
         """Start one more worker while all are busy and something is due."""
-        if self.stop.asked or not self._free:
+        if self.stop.asked or self._shrinking or not self._free:
             return
         busy = all(child.slot.read()[0] > 0 for child in self._children.values())
         if not busy:
@@ -211,11 +278,13 @@ def _be_worker(queue: Queue, options: Options, slot: Slot, lifeline: tuple[int, 
         os.set_blocking(lifeline[0], False)
         if options.memory:
             resource.setrlimit(resource.RLIMIT_DATA, (options.memory << 20, resource.RLIM_INFINITY))
-        worker = Worker(queue, options, slot=slot)
+        worker = Worker(queue, options)
+        worker.run.slot = slot
+        worker.run.meter = Meter() if options.concurrency == 1 else None
         worker.stop.lifeline = lifeline[0]
         with worker.stop:
             worker.work()
-        slot.leave()
+        slot.leave(asked=worker.stop.asked > 0)
     except BaseException as failure:
         log.error_with("%s: worker %d ended", (queue.path, os.getpid()), log.traceback_of(failure))
         status = 1

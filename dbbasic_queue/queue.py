@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Any
 
-    from .journal import LiveWorker
     from .new import Backoff, When
+    from .recover import LiveWorker
 
     Handlers = Mapping[str, Callable[[Any], Any]]
     Listener = Callable[[str, Job], object]
@@ -70,12 +70,8 @@ class Queue:
         lock_timeout: float = 20,
         listeners: "Sequence[Listener]" = (),
     ) -> None:
-        path = (
-            os.fspath(path)
-            if path is not None
-            else os.environ.get("DBBASIC_QUEUE") or "data/queue.tsv"
-        )
-        self.path = os.path.abspath(path)
+        usual = os.environ.get("DBBASIC_QUEUE") or "data/queue.tsv"
+        self.path = os.path.abspath(usual if path is None else os.fspath(path))
         self.sync = sync or os.environ.get("DBBASIC_QUEUE_SYNC") or "normal"
         if self.sync not in ("normal", "full", "off"):
             raise BadArgument(f"sync={self.sync!r} is none of normal, full, off")
@@ -263,17 +259,15 @@ class Queue:
         TimeoutError after `timeout` seconds (None: never), UnknownJob when no job has this id.
         """
         waited, pause = 0.0, 0.002
-        while True:
-            job = self.get(id)
+        while not (job := self.get(id)) or not job.finished:
             if job is None:
                 raise UnknownJob(f"{self.path}: no job has the id {id!r:.80}")
-            if job.finished:
-                return job
             if timeout is not None and waited >= timeout:
                 raise TimeoutError(f"{self.path}: job {id} is {job.status} after {timeout} s")
             time.sleep(pause)
             waited += pause
             pause = min(pause * 1.5, 0.1)
+        return job
 
     def workers(self) -> "list[LiveWorker]":
         """Return the workers that live now, with what they run."""
@@ -281,12 +275,23 @@ class Queue:
 
         return live_workers(self.file, self.lock_timeout)[0]
 
-    def stop(self, name: str | None = None) -> "list[LiveWorker]":
-        """Ask live workers (of this `name`, or all) to stop as on SIGTERM; return them."""
-        asked = [one for one in self.workers() if name in (None, one.name, one.id)]
-        for one in asked:
-            self.file.note(os.path.join(self.file.side, "workers", one.id + ".stop"), b"stop\n")
-        return asked
+    def stop(self, name: str | None = None, timeout: float = 0) -> "list[LiveWorker]":
+        """Ask live workers (of this `name`, or all) to stop as on SIGTERM.
+
+        Return those that are left after `timeout` seconds, with what they run.
+        """
+        from .control import stop
+
+        return stop(self, name, timeout)
+
+    def kill(self, id: str) -> bool:
+        """Ask the live worker that has a job to end it; False when none has.
+
+        The job becomes cancelled, with the error "ended on request".
+        """
+        from .control import kill
+
+        return kill(self, id)
 
     def backup(self, path: "str | os.PathLike[str]") -> None:
         """Copy the queue to `path`, with what workers have finished: restored, none re-runs."""

@@ -9,10 +9,10 @@ import time
 
 from .files import read_all
 from .job import Job
-from .journal import LiveWorker, all_lines, parse, requests, worker_of
+from .journal import LEFT_BESIDE, all_lines, beside, parse, worker_of
 from .lock import try_lock
 from .log import warn
-from .tsv import escape
+from .tsv import escape, unescape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
 
 MOST_DEAD = 100  # taken in by one edit: each holds a descriptor
+ON_REQUEST = b"ended on request"
 
 
 class Dead:
     """The file of a worker that died, locked by us while we take it in."""
 
-    __slots__ = ("fd", "id", "lines", "path", "why")
+    __slots__ = ("fd", "id", "killed", "lines", "path", "victim", "why")
 
     def __init__(self, path: str, fd: int) -> None:
         self.path = path
@@ -37,6 +38,8 @@ class Dead:
         self.id = os.path.basename(path)[:-4]
         self.lines: list[Line] = []
         self.why = "worker died"
+        self.victim = b""  # the job that was to blame, where its killer knows
+        self.killed: set[tuple[int, bytes]] = set()  # claim and job of each that was to end
 
     def read(self) -> bool:
         """Read what the worker has left behind; False when this is no worker's file at all."""
@@ -45,7 +48,10 @@ class Dead:
         head = self.lines[0] if self.lines else None
         if b"\n" in data and (not head or (head.event, head.id.decode()) != ("worker", self.id)):
             return False
-        self.why = _text(self.path[:-4] + ".why") or self.why
+        why, _, victim = small_file(self.path[:-4] + ".why").partition(b"\n")
+        self.why = why.decode(errors="replace").strip() or self.why
+        self.victim = victim.strip()
+        self.killed = kill_requests(self.path)
         if damaged:
             kept = os.path.join(os.path.dirname(self.path), "..", f"damaged-{self.id}.tsv")
             warn("%s: has damaged lines before good ones; kept as %s", self.path, kept)
@@ -55,7 +61,7 @@ class Dead:
 
     def bury(self) -> None:
         """Remove the file, once what it said is in the queue and on the disk."""
-        for name in (self.path, *requests(self.path)):
+        for name in (self.path, *beside(self.path)):
             try:
                 os.unlink(name)
             except FileNotFoundError:
@@ -68,15 +74,29 @@ class Dead:
             self.fd = -1
 
 
-def _text(path: str) -> str:
+def small_file(path: str) -> bytes:
+    """Return the beginning of a file that may be missing."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
-        return ""
+        return b""
     try:
-        return os.read(fd, 1000).decode(errors="replace").strip()
+        return os.read(fd, 1 << 16)
     finally:
         os.close(fd)
+
+
+def kill_requests(path: str) -> set[tuple[int, bytes]]:
+    """Return the claim number and the id of each job that a worker is asked to end."""
+    lines = small_file(path[:-4] + ".kill").split(b"\n")[:-1]
+    asked = [line.partition(b"\t") for line in lines]
+    return {(int(k), id) for k, _, id in asked if k.isdigit() and len(k) < 20}
+
+
+def killed() -> "Cells":
+    """Return the cells of a job that was ended on request."""
+    now = b"%.3f" % time.time()
+    return {"status": b"cancelled", "error": ON_REQUEST, "finished_at": now}
 
 
 def find_dead(file: "QueueFile", mine: str = "") -> "tuple[list[Dead], set[str]]":
@@ -108,7 +128,7 @@ def find_dead(file: "QueueFile", mine: str = "") -> "tuple[list[Dead], set[str]]
             alive.add(id)
     for name in names:
         id, dot, ending = name.rpartition(".")
-        if dot and ending in ("why", "kill", "stop") and id + ".tsv" not in names:
+        if dot and ending in LEFT_BESIDE and id + ".tsv" not in names:
             os.unlink(os.path.join(folder, name))  # of a worker that is long gone
     return dead, alive
 
@@ -160,7 +180,8 @@ def recover(
     and how it went.
 
     "folded": its outcome was recorded.  "recovered": it was started and not finished, which costs
-    the attempt.  "returned": it was claimed only.
+    the attempt; "cancelled": and somebody had asked to end it.  "returned": it was claimed only, or
+    ran beside the one that was to blame.
     """
     files = {one.id: one for one in dead}
     for job in list(rows):
@@ -181,6 +202,11 @@ def recover(
         starts = [entry for entry in lines if entry.event == "start"]
         if ends:
             yield edit.set(job, cells | ends[-1].cells), "folded"
+        elif one and (k, job.cells[0]) in one.killed:
+            attempts = starts[-1].attempt if starts else job.attempts
+            yield edit.set(job, cells | killed() | {"attempts": b"%d" % attempts}), "cancelled"
+        elif one and one.victim not in (b"", job.cells[0]):
+            yield edit.set(job, cells | {"status": b"pending", "worker": b""}), "returned"
         elif starts or one is None:
             cells |= _charged(job, starts[-1] if starts else None, max_attempts)
             cells["error"] = escape(one.why if one else "worker died").encode()
@@ -204,3 +230,35 @@ def _charged(job: Job, start: "Line | None", max_attempts: int) -> "Cells":
         "worker": b"",
         "run_at": b"%d" % min(job.run_at, int(now)),
     }
+
+
+# --- who lives
+
+
+class LiveWorker:
+    """A live worker, as its file tells."""
+
+    __slots__ = ("id", "jobs", "name", "pid", "queues", "started_at", "types")
+
+    def __init__(self, id: str, lines: "list[Line]") -> None:
+        cells = lines[0].cells if lines and lines[0].event == "worker" else {}
+        self.id = id
+        self.pid = int(cells.get("pid", b"0"))  # in the worker's own pid namespace
+        self.name = cells.get("name", b"").decode() or None
+        self.queues = _listed(cells.get("queues", b""))
+        self.types = _listed(cells.get("types", b""))
+        self.started_at = lines[0].time if lines else 0.0
+        running = {}
+        for entry in lines:
+            if entry.event == "start":
+                running[entry.id.decode()] = entry.time
+            elif entry.event == "end":
+                running.pop(entry.id.decode(), None)
+        self.jobs = running  # the ids of the jobs that run, with the time of their start
+
+    def __repr__(self) -> str:
+        return f"<LiveWorker {self.id} {list(self.jobs)}>"
+
+
+def _listed(cell: bytes) -> list[str]:
+    return unescape(cell.decode()).split(",") if cell else []

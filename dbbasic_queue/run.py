@@ -1,16 +1,13 @@
-"""One run of one handler: its layers, its time limit, and how it can end."""
+"""One run of one handler: its layers, its time limit, and how it is made to end."""
 
-import math
 import threading
 import time
 from contextvars import ContextVar
+from math import inf
 
-from .errors import BadArgument, Discard, JobTimeout, Retry, Snooze, Stopped
+from .errors import BadArgument, JobTimeout, Killed, Stopped
 from .job import Job
 from .lock import in_a_lock
-from .log import traceback_of, warn
-from .options import Options
-from .tsv import dump, escape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,11 +15,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .journal import Cells
-    from .pool import Slot
+    from .pool import Meter, Slot
     from .queue import Handlers, Layer
 
-LONGEST_ERROR = 2000  # characters
-CUT_OFF = 5  # seconds that a handler has to end after its JobTimeout
+CALL = "__call__"
+CUT_OFF = 5  # seconds that a handler has to end after it was told to
 _current: "ContextVar[Job]" = ContextVar("dbbasic_queue_job")
 
 
@@ -37,61 +34,118 @@ def current_job() -> Job:
         raise BadArgument("current_job() was called where no job runs") from None
 
 
+class Attempt:
+    """One job that runs: until when it may, and why it is to end."""
+
+    __slots__ = ("claimed", "deadline", "ending", "job", "recorded", "timeout", "told")
+
+    def __init__(self, claimed: Job, timeout: float | None) -> None:
+        self.claimed = claimed  # as its row says
+        self.job = claimed.replace(attempts=claimed.attempts + 1)  # as its handler sees it
+        self.recorded: Cells = {"started_at": b"%.3f" % time.time()}
+        self.timeout = timeout or 0.0
+        self.deadline = inf  # on the clock below, once it runs
+        self.ending: BaseException = JobTimeout(f"timed out after {self.timeout:g} s")
+        self.told = False  # the handler was made to raise that
+
+    def begin(self) -> None:
+        """Start its time."""
+        if self.timeout:
+            self.deadline = min(self.deadline, clock() + self.timeout)
+
+    def end(self, why: BaseException) -> None:
+        """Let its time be over now, for a reason of its own."""
+        if not self.told:
+            self.ending = why
+            self.deadline = min(self.deadline, clock())
+
+    def meaning(self, failure: BaseException) -> BaseException:
+        """Return what the handler was told, when that is what came out of it."""
+        return self.ending if self.told and type(failure) is type(self.ending) else failure
+
+    def is_over(self) -> bool:
+        """Whether the handler is to be told now."""
+        return not self.told and clock() >= self.deadline
+
+
 class Run:
-    """What runs in this thread now; the signal handler and the watching thread look here."""
+    """What runs in this worker now; signal handlers and the watching thread look here."""
 
     def __init__(self, handlers: "Handlers", layers: "Sequence[Layer]") -> None:
         self._handlers = handlers
-        self.inside = False  # in user code: only then may an exception be thrown in
+        self.attempts: tuple[Attempt, ...] = ()  # several only where `async def` ones run
+        self.inside: Attempt | None = None  # in its code, so an exception may be thrown in
         self.thread = threading.get_ident()
         self.in_main = threading.current_thread() is threading.main_thread()
-        self.deadline = math.inf  # of the running job, on the clock below
-        self.cut_at = (
-            math.inf
-        )  # when a handler that outlives its deadline takes the process with it
         self.slot: Slot | None = None  # where a supervisor looks, in a worker process
-        self._timeout = 0.0
+        self.meter: Meter | None = None
         self._gate = threading.Lock()  # between coming out and being thrown at
         self._thrown = False
-        self._call = _layered(layers, self._handler)
+        self._call = _layered(layers, lambda job: handlers[job.type](job.payload))
 
-    def __call__(self, job: Job, timeout: float | None) -> "Any":
-        """Run the job's handler inside its layers and return its result; raises what it raises."""
-        token = _current.set(job)
-        self._timeout = timeout or 0.0
-        self.deadline = clock() + timeout if timeout else math.inf
-        self.cut_at = self.deadline + CUT_OFF
-        if self.slot is not None:
-            self.slot.begin(job.raw("worker").rpartition(b".")[0], self.deadline, self._timeout)
+    def __call__(self, attempt: Attempt) -> "Any":
+        """Run a job's handler inside its layers and return its result; raises what it raises."""
+        self.begin(attempt)
         try:
-            self.inside = True
-            return self._call(job)
+            return self.enter(attempt, lambda job: _finished(self._call(job)))
+        finally:
+            self.end(attempt)
+
+    async def side_by_side(self, attempt: Attempt) -> "Any":
+        """As a call, in a task of its own: it waits where the handler does."""
+        self.begin(attempt)
+        try:
+            _current.set(attempt.job)
+            result = self.enter(attempt, self._call)
+            return await result if hasattr(result, "__await__") else result
+        finally:
+            self.end(attempt)
+
+    def begin(self, attempt: Attempt) -> None:
+        attempt.begin()
+        self.attempts = (*self.attempts, attempt)
+        self.show()
+        if self.meter is not None:
+            self.meter.begin()
+
+    def end(self, attempt: Attempt) -> None:
+        if self.meter is not None:
+            attempt.recorded |= self.meter.cells()
+        self.attempts = tuple(one for one in self.attempts if one is not attempt)
+        self.show()
+
+    def show(self) -> None:
+        """Tell the supervisor, where there is one, which job's time is over first."""
+        if self.slot is not None:
+            self.slot.show(self.attempts)
+
+    def enter(self, attempt: Attempt, call: "Callable[[Job], Any]") -> "Any":
+        """Call the user's code, into which the end of its time may be thrown."""
+        token = _current.set(attempt.job)
+        try:
+            self.inside = attempt
+            return call(attempt.job)
         finally:
             self._come_out()
-            self.deadline = self.cut_at = math.inf
-            if self.slot is not None:
-                self.slot.end()
             _current.reset(token)
 
     def _come_out(self) -> None:
-        """Be outside of user code, with no JobTimeout on its way to this thread any more."""
+        """Be outside of user code, with nothing on its way to this thread any more."""
         while True:
             try:
                 with self._gate:
-                    self.inside = False
+                    self.inside = None
                     if self._thrown:
                         self._throw(None)
                         self._thrown = False
                 return
-            except JobTimeout:
+            except (JobTimeout, Killed, Stopped):
                 continue  # it came after the handler's end
 
-    def timed_out(self) -> str:
-        return f"timed out after {self._timeout:g} s"
-
     def interrupt_when_due(self) -> None:
-        """Raise JobTimeout in the handler when its time is over; from another thread."""
-        if not self.inside or clock() < self.deadline or in_a_lock(self.thread):
+        """Make the handler raise when its time is over; from another thread."""
+        attempt = self.inside
+        if attempt is None or not attempt.is_over() or in_a_lock(self.thread):
             return
         if self.in_main:
             import signal
@@ -99,10 +153,9 @@ class Run:
             signal.pthread_kill(self.thread, signal.SIGALRM)  # runs `on_alarm` there
             return
         with self._gate:
-            if self.inside and clock() >= self.deadline:
-                self.deadline = math.inf
-                self._thrown = True
-                self._throw(JobTimeout)
+            if self.inside is attempt:
+                attempt.told = self._thrown = True
+                self._throw(type(attempt.ending))
 
     def _throw(self, kind: type[BaseException] | None) -> None:
         """Let an exception come up in the thread of the handler; None takes it back."""
@@ -113,31 +166,30 @@ class Run:
 
     def on_alarm(self, number: int, frame: object) -> None:
         """SIGALRM: raise in the handler, if it is still the one whose time is over."""
-        if self.inside and clock() >= self.deadline and not in_a_lock(self.thread):
-            self.deadline = math.inf
-            raise JobTimeout(self.timed_out())
+        attempt = self.inside
+        if attempt is not None and attempt.is_over() and not in_a_lock(self.thread):
+            attempt.told = True
+            raise attempt.ending
 
-    def _handler(self, job: Job) -> "Any":
-        result = self._handlers[job.type](job.payload)
-        if hasattr(result, "__await__"):
-            return _finish(result)
+
+def _finished(result: "Any") -> "Any":
+    """Return a result; of a coroutine what it returns, run in a loop of its own."""
+    if not hasattr(result, "__await__"):
         return result
-
-
-def _finish(awaitable: "Any") -> "Any":
-    """Return what a coroutine returns, run in a loop of its own."""
     import asyncio
 
     async def finish() -> "Any":
-        return await awaitable
+        return await result
 
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(finish())
-    awaitable.close()
+    if hasattr(result, "close"):
+        result.close()
     raise BadArgument(
-        "an async handler was started inside a running loop; call process_jobs outside"
+        "something async was started inside a running loop, by a layer that is no `async def` or by"
+        " a call of process_jobs in a coroutine"
     )
 
 
@@ -152,95 +204,25 @@ def _layered(
 
 
 def _around(layer: "Layer", call: "Callable[[Job], Any]") -> "Callable[[Job], Any]":
-    return lambda job: layer(job, call)
+    """Give an `async def` layer something to await, any other one a result."""
+
+    async def awaited(job: Job) -> "Any":
+        result = call(job)
+        return await result if hasattr(result, "__await__") else result
+
+    if is_async(layer):
+        return lambda job: layer(job, awaited)
+    return lambda job: layer(job, lambda job: _finished(call(job)))
+
+
+def is_async(function: "Any") -> bool:
+    """Whether a function, or an object's call, is an `async def`."""
+    for one in (getattr(function, "__func__", function), getattr(type(function), CALL, None)):
+        if getattr(getattr(one, "__code__", None), "co_flags", 0) & 0x80:  # CO_COROUTINE
+            return True
+    return False
 
 
 def clock() -> float:
     """Return seconds of a clock that never jumps and that a test's frozen time does not stop."""
     return time.clock_gettime(time.CLOCK_MONOTONIC)
-
-
-# --- how a run ends
-
-
-def completed(job: Job, result: "Any") -> "Cells":
-    """Return the cells of a job whose handler returned; BadArgument when the result is not JSON."""
-    now = b"%.3f" % time.time()
-    attempts = b"%d" % job.attempts
-    cell = dump(result, "the result")
-    return {
-        "status": b"completed",
-        "attempts": attempts,
-        "error": b"",
-        "result": cell,
-        "finished_at": now,
-    }
-
-
-def ended_by(failure: BaseException, job: Job, options: Options) -> "Cells":
-    """Return the cells of a job whose handler raised.  `job.attempts` counts this attempt."""
-    if isinstance(failure, Snooze):
-        return put_back(job, failure.seconds)
-    if isinstance(failure, (KeyboardInterrupt, Stopped)):
-        return put_back(job, 0)
-    cells = {"attempts": b"%d" % job.attempts, "error": escape(text_of(failure)).encode()}
-    if isinstance(failure, Discard) or job.attempts >= options.attempts_of(job):
-        return cells | {"status": b"failed", "finished_at": b"%.3f" % time.time()}
-    wait = failure.after if isinstance(failure, Retry) else None
-    if wait is None:
-        wait = _backoff(job, options)
-    return cells | {"status": b"pending", "worker": b"", "run_at": later(wait)}
-
-
-def put_back(job: Job, seconds: float) -> "Cells":
-    """Return the cells of a job that goes back without an attempt."""
-    return {
-        "status": b"pending",
-        "worker": b"",
-        "attempts": b"%d" % (job.attempts - 1),
-        "run_at": later(seconds),
-    }
-
-
-def later(seconds: float) -> bytes:
-    now = time.time()
-    return b"%d" % (int(now) if seconds <= 0 else math.ceil(now + min(seconds, 1e10)))
-
-
-def _backoff(job: Job, options: Options) -> float:
-    try:
-        return max(0.0, float(options.backoff_of(job)(job.attempts)))
-    except Exception as problem:  # the user's function: the job must not be lost for it
-        warn("the backoff of job %s raised %s; 60 s are taken", job.id, repr(problem))
-        return 60.0
-
-
-def text_of(failure: BaseException) -> str:
-    """Return the type and the message of an exception, as the job's error."""
-    if isinstance(failure, Discard):
-        return str(failure.reason)[:LONGEST_ERROR]
-    if isinstance(failure, JobTimeout):
-        return str(failure) or "timed out"
-    kind = type(failure)
-    name = (
-        kind.__qualname__
-        if kind.__module__ in ("builtins", "__main__")
-        else f"{kind.__module__}.{kind.__qualname__}"
-    )
-    try:
-        message = str(failure)
-    except BaseException:  # an exception whose own __str__ raises
-        message = "(its text cannot be read)"
-    return f"{name}: {message}"[:LONGEST_ERROR] if message else name
-
-
-def log_failure(job: Job, failure: BaseException) -> None:
-    """Log the end of an attempt that did not succeed, with the whole traceback."""
-    from . import log
-
-    text = "job %s %s attempt %d by %s ended with %s"
-    values = (job.id, job.type, job.attempts, job.worker or "", text_of(failure))
-    if isinstance(failure, (Snooze, KeyboardInterrupt, Stopped)):
-        log.info(text, *values)
-    else:
-        log.error_with(text, values, traceback_of(failure))

@@ -31,6 +31,7 @@ class Stop:
         self._by = 0
         self._signals = 0
         self.asked = 0
+        self.until = FOREVER  # on the clock of `run`
         self.lifeline = -1  # of a worker process: a pipe that ends when its supervisor dies
 
     def __enter__(self) -> "Stop":
@@ -51,6 +52,14 @@ class Stop:
         self._by = self._by or by
         if self._grace is not None and self.asked == 1:
             self._grace_until = clock() + self._grace
+
+    def is_over(self) -> bool:
+        """Whether no further job may begin."""
+        return self.asked > 0 or clock() >= self.until
+
+    def is_cut_short(self) -> bool:
+        """Whether also what runs is to end now."""
+        return self._signals > 1 or clock() >= self._grace_until
 
     def read_request(self, path: str) -> None:
         """Stop when somebody has put a file at `path`."""

@@ -17,6 +17,8 @@ from .tsv import PENDING, PROCESSING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from .journal import Cells
 
     Outcomes = dict[
@@ -29,7 +31,9 @@ _LATER = 60  # rows added so many seconds after the start are left to the next t
 class Turns:
     """The edits of one worker, and what it knows of the file between them.  One at a time."""
 
-    def __init__(self, queue: Queue, options: Options, journal: WorkerFile) -> None:
+    def __init__(
+        self, queue: Queue, options: Options, journal: WorkerFile, again: set[bytes]
+    ) -> None:
         self._queue = queue
         self._file = queue.file
         self._options = options
@@ -38,18 +42,18 @@ class Turns:
         self._reported = False
         self._raised: list[object] = []  # the `admit` functions that did
         self._begun = int(time.time())
-        self.again: set[bytes] = set()  # put back by this worker: left to the next tick
+        self._again = again  # ids of jobs put back by this worker: left to the next tick
         self.look = self._new_look()
 
     def turn(
-        self, outcomes: "Outcomes", give_back: set[bytes] | None, room: int, leaving: bool
+        self, outcomes: "Outcomes", keep: "Collection[bytes]", room: int, leaving: bool
     ) -> tuple[list[Job], list[tuple[str, Job]]] | None:
         """Make one edit; return the rows that are claimed now, at most `room`, and what to tell.
 
         None when there is no file (at the moment): nothing was done.
 
-        `give_back` are the ids of rows of mine that are not to run; None is all, when none runs.
-        When it raises, the next turn looks at the whole file, whatever has become of it.
+        `keep` are the ids of jobs that run: all else that is marked as mine goes back.  When it
+        raises, the next turn looks at the whole file, whatever has become of it.
         """
         dead: list[Dead] = []
         events: list[tuple[str, Job]] = []
@@ -72,7 +76,7 @@ class Turns:
                 for job in list(look.processing.values()):
                     if not job.raw("worker").startswith(mine):
                         others.append(job)
-                    elif give_back is None or job.cells[0] in give_back:
+                    elif job.cells[0] not in keep:
                         self._follow(e.set(job, {"status": PENDING, "worker": b""}))
                 held = {job.cells[0]: job.raw("worker").decode() for job in others}
                 dead, alive = read_dead(self._file, self._journal.id)
@@ -81,7 +85,7 @@ class Turns:
                     if how == "recovered":
                         died.append((job, held[job.cells[0]]))
                         events.append((how, job))
-                    elif how == "folded":
+                    elif how != "returned":
                         events.append((_event(job, 0), job))
                 met = self._settle(e, events)
                 taken = self._claim(e, met, room, now) if room else []
@@ -98,7 +102,7 @@ class Turns:
                 self._keep_look(e)
                 for one in dead:
                     one.bury()
-                if leaving or (room and not taken and self._options.run_for is None):
+                if leaving or not (keep or taken or not room or self._options.run_for):
                     self._journal.remove()
                 remove_if_empty(self._file)
                 for job, worker in died:
@@ -237,7 +241,7 @@ class Turns:
     def _may_start(self, job: Job, counts: "Counts") -> bool | None:
         """None: leave the row.  False: claim it.  True: claim it, to run first and alone."""
         if self._options.run_for is None and (
-            job.cells[0] in self.again or self._begun + _LATER < job.created_at <= time.time()
+            job.cells[0] in self._again or self._begun + _LATER < job.created_at <= time.time()
         ):
             return None
         if not job.payload_is_json():

@@ -16,7 +16,7 @@ OURS = PACKAGE.name
 # The core in reading order: at the top of a module, imports go to the left only.
 CORE = (
     "errors tsv log files lock disk job after new lookup hint edit queue"
-    " journal recover options run claim turn stop worker"
+    " journal recover run options outcome claim turn stop held worker"
 ).split()
 LEAVES = ("errors", "tsv")  # these know nothing of ours but errors
 DOORS = ("cli", "__main__", "metrics", "testing", "web", "contrib")
@@ -24,7 +24,8 @@ DOORS = ("cli", "__main__", "metrics", "testing", "web", "contrib")
 # Methods that are only a door to a later room import it when they are called; exactly these.
 DEFERRED = {
     "lookup": {"journal"},
-    "queue": {"recover", "options", "worker", "pool", "archive"},
+    "queue": {"recover", "options", "worker", "pool", "archive", "control"},
+    "worker": {"loop"},
 }
 
 EXPORTS = (

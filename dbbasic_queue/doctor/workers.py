@@ -6,10 +6,11 @@ import time
 from ..errors import QueueBusy, QueueError
 from ..files import read_all
 from ..job import Job
-from ..journal import LiveWorker, parse
+from ..journal import parse
 from ..lock import try_lock
 from ..lookup import get
 from ..queue import Queue
+from ..recover import LiveWorker
 from .finding import OK, Finding, note, ok, problem, unknown
 from .lines import Lines
 

@@ -1,0 +1,132 @@
+"""What a worker holds between its edits: rows that it has claimed, jobs that run, outcomes.
+
+Each start and each outcome is a line in its file; one mutex keeps its two threads apart.
+"""
+
+import threading
+from collections import deque
+
+from . import log
+from .errors import BadArgument, Killed
+from .job import Job, encode
+from .journal import WorkerFile, claim_number, end_line, record_line, start_line
+from .options import Options
+from .recover import ON_REQUEST, kill_requests, killed
+from .run import Attempt, Run
+from .stop import Stop
+from .tsv import PENDING, check_column
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .journal import Cells
+    from .turn import Outcomes
+
+
+class Held:
+    """The claim, the jobs that run, and the outcomes that the queue does not have yet."""
+
+    def __init__(
+        self, journal: WorkerFile, options: Options, run: Run, stop: Stop, *, durable: bool
+    ) -> None:
+        self._journal = journal
+        self._options = options
+        self._run = run
+        self._stop = stop
+        self._durable = durable  # each start and outcome is synced
+        self.mutex = threading.RLock()
+        self.claimed: deque[Job] = deque()
+        self.running: dict[bytes, Attempt] = {}
+        self.outcomes: Outcomes = {}
+        self.again: set[bytes] = set()  # ids of jobs that were put back
+        self.began = 0
+        self.problem: OSError | None = None  # no room: nothing more is begun
+
+    def next(self, ended: "tuple[Attempt, Cells] | None") -> Attempt | None:
+        """Write the outcome of a job and the start of the next one; return that, if any."""
+        with self.mutex:
+            job = self._take() if self.claimed and self.may_begin() else None
+            lines = b""
+            if ended:
+                lines = self._end(ended[0].claimed, ended[1])
+            if job is not None:
+                lines += start_line(job, self._options.attempts_of(job))
+            if lines and not self._write(lines):
+                if job is not None:
+                    self.claimed.appendleft(job)
+                    job = None
+                if ended:
+                    ended[1].update(result=b"", error=b"result not stored: no space left")
+                    lines = end_line(ended[0].claimed, ended[1])
+                    self._journal.append(lines, durable=self._durable)
+            if job is None:
+                return None
+            attempt = Attempt(job, self._options.timeout_of(job))
+            attempt.job.set_record(lambda **cells: self._record(attempt, cells))
+            self.running[job.cells[0]] = attempt
+            self.began += 1
+            return attempt
+
+    def may_begin(self) -> bool:
+        """Whether this worker may begin one more job."""
+        return self.began < self._options.max_jobs and not self._stop.is_over()
+
+    def _take(self) -> Job | None:
+        try:
+            self._journal.reserve()
+            return self.claimed.popleft()
+        except OSError as problem:
+            self._problem_is(problem)
+            return None
+
+    def _end(self, claimed: Job, cells: "Cells") -> bytes:
+        """Keep an outcome until it is folded, and return its line."""
+        id = claimed.cells[0]
+        self.running.pop(id, None)
+        self.outcomes[id] = (claimed, cells)
+        if cells["status"] == PENDING:
+            self.again.add(id)
+        return end_line(claimed, cells)
+
+    def _write(self, lines: bytes) -> bool:
+        try:
+            self._journal.append(lines, durable=self._durable)
+            return True
+        except OSError as problem:
+            self._problem_is(problem)
+            return False
+
+    def _problem_is(self, problem: OSError) -> None:
+        self.problem = problem
+        self._stop.ask()
+
+    def _record(self, attempt: Attempt, cells: "dict[str, Any]") -> None:
+        """Write cells of a running job at once; see `Job.record`."""
+        new = {check_column(column): encode(column, value) for column, value in cells.items()}
+        claimed = attempt.claimed
+        with self.mutex:
+            if self.running.get(claimed.cells[0]) is not attempt:
+                raise BadArgument(f"job {claimed.id} does not run any more: nothing was recorded")
+            self._journal.append(record_line(claimed, new), durable=self._durable)
+            attempt.recorded |= new
+
+    def mind_kill_requests(self) -> None:
+        """End the jobs that somebody asks to end, also those that are claimed only."""
+        for k, id in kill_requests(self._journal.path):
+            with self.mutex:
+                attempt = self.running.get(id)
+                if attempt is not None and claim_number(attempt.claimed) == k:
+                    attempt.end(Killed(ON_REQUEST.decode()))
+                    self._run.show()
+                for job in [job for job in self.claimed if job.cells[0] == id]:
+                    if claim_number(job) == k:
+                        self.claimed.remove(job)
+                        self._write(self._end(job, killed()))
+                        log.info("job %s %s ended on request", job.id, job.type)
+
+    def forget(self) -> None:
+        """Hold nothing any more: this worker's file is lost."""
+        with self.mutex:
+            self.claimed.clear()
+            self.running.clear()

@@ -1,0 +1,70 @@
+"""Async handlers side by side: the jobs of one worker in one event loop, `concurrency` at most.
+
+A handler that is no `async def` runs alone, and so holds up the others.  When a job's time is over,
+when it is to end on request or the worker's grace is over, its task is cancelled.
+"""
+
+import asyncio
+
+from .errors import Stopped
+from .run import Attempt
+from .worker import Worker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .journal import Cells
+
+_TICK = 0.1  # seconds between two looks at the time
+
+
+def run_side_by_side(worker: Worker, limit: int) -> None:
+    """Run what the worker has claimed, and claim more while it runs, until nothing runs."""
+    asyncio.run(_Loop(worker, limit).work())
+
+
+class _Loop:
+    def __init__(self, worker: Worker, limit: int) -> None:
+        self._worker = worker
+        self._held = worker.held
+        self._limit = limit
+        self._tasks: dict[asyncio.Task[Cells], Attempt] = {}
+
+    async def work(self) -> None:
+        self._begin(self._held.next(None))
+        while self._tasks:
+            if len(self._tasks) < self._limit and self._worker.may_claim_beside():
+                self._worker.turn(self._limit - len(self._tasks))
+                self._begin(self._held.next(None))
+            ended, _ = await asyncio.wait(
+                self._tasks, timeout=_TICK, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in ended:
+                attempt = self._tasks.pop(task)
+                self._begin(self._held.next((attempt, task.result())))
+            self._mind_the_time()
+
+    def _begin(self, attempt: Attempt | None) -> None:
+        """Start a task for a job that has started, and for others while there is room."""
+        while attempt is not None:
+            self._tasks[asyncio.create_task(self._one(attempt))] = attempt
+            full = len(self._tasks) >= self._limit
+            attempt = None if full else self._held.next(None)
+
+    async def _one(self, attempt: Attempt) -> "Cells":
+        self._worker.tell_start(attempt)
+        try:
+            result = await self._worker.run.side_by_side(attempt)
+        except asyncio.CancelledError as failure:
+            return self._worker.outcome(attempt, None, attempt.ending if attempt.told else failure)
+        except BaseException as failure:
+            return self._worker.outcome(attempt, None, failure)
+        return self._worker.outcome(attempt, result)
+
+    def _mind_the_time(self) -> None:
+        short = self._worker.stop.is_cut_short()
+        for task, attempt in self._tasks.items():
+            if short:
+                attempt.end(Stopped())
+            if attempt.is_over():
+                attempt.told = True
+                task.cancel()

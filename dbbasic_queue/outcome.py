@@ -1,0 +1,102 @@
+"""How a run ends, in the cells of the row: completed, failed, cancelled, or pending again."""
+
+import math
+import time
+
+from .errors import Discard, JobTimeout, Killed, Retry, Snooze, Stopped
+from .job import Job
+from .log import error_with, info, traceback_of, warn
+from .options import Options
+from .recover import killed
+from .tsv import dump, escape
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .journal import Cells
+
+LONGEST_ERROR = 2000  # characters
+
+
+def completed(job: Job, result: "Any") -> "Cells":
+    """Return the cells of a job whose handler returned; BadArgument when the result is not JSON."""
+    now = b"%.3f" % time.time()
+    attempts = b"%d" % job.attempts
+    cell = dump(result, "the result")
+    return {
+        "status": b"completed",
+        "attempts": attempts,
+        "error": b"",
+        "result": cell,
+        "finished_at": now,
+    }
+
+
+def ended_by(failure: BaseException, job: Job, options: Options) -> "Cells":
+    """Return the cells of a job whose handler raised.  `job.attempts` counts this attempt."""
+    if isinstance(failure, Snooze):
+        return put_back(job, failure.seconds)
+    if isinstance(failure, (KeyboardInterrupt, Stopped)):
+        return put_back(job, 0)
+    if isinstance(failure, Killed):
+        return {"attempts": b"%d" % job.attempts} | killed()
+    cells = {"attempts": b"%d" % job.attempts, "error": escape(text_of(failure)).encode()}
+    if isinstance(failure, Discard) or job.attempts >= options.attempts_of(job):
+        return cells | {"status": b"failed", "finished_at": b"%.3f" % time.time()}
+    wait = failure.after if isinstance(failure, Retry) else None
+    if wait is None:
+        wait = _backoff(job, options)
+    return cells | {"status": b"pending", "worker": b"", "run_at": later(wait)}
+
+
+def put_back(job: Job, seconds: float) -> "Cells":
+    """Return the cells of a job that goes back without an attempt."""
+    return {
+        "status": b"pending",
+        "worker": b"",
+        "attempts": b"%d" % (job.attempts - 1),
+        "run_at": later(seconds),
+    }
+
+
+def later(seconds: float) -> bytes:
+    now = time.time()
+    return b"%d" % (int(now) if seconds <= 0 else math.ceil(now + min(seconds, 1e10)))
+
+
+def _backoff(job: Job, options: Options) -> float:
+    try:
+        return max(0.0, float(options.backoff_of(job)(job.attempts)))
+    except Exception as problem:  # the user's function: the job must not be lost for it
+        warn("the backoff of job %s raised %s; 60 s are taken", job.id, repr(problem))
+        return 60.0
+
+
+def text_of(failure: BaseException) -> str:
+    """Return the type and the message of an exception, as the job's error."""
+    if isinstance(failure, Discard):
+        return str(failure.reason)[:LONGEST_ERROR]
+    if isinstance(failure, JobTimeout):
+        return str(failure) or "timed out"
+    kind = type(failure)
+    name = (
+        kind.__qualname__
+        if kind.__module__ in ("builtins", "__main__")
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    try:
+        message = str(failure)
+    except BaseException:  # an exception whose own __str__ raises
+        message = "(its text cannot be read)"
+    return f"{name}: {message}"[:LONGEST_ERROR] if message else name
+
+
+def log_failure(job: Job, failure: BaseException) -> None:
+    """Log the end of an attempt that did not succeed, with the whole traceback."""
+    text = "job %s %s attempt %d by %s ended with %s"
+    values = (job.id, job.type, job.attempts, job.worker or "", text_of(failure))
+    if isinstance(failure, (Snooze, KeyboardInterrupt, Stopped, Killed)):
+        info(text, *values)
+    else:
+        error_with(text, values, traceback_of(failure))
