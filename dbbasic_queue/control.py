@@ -12,6 +12,7 @@ from .files import write_all
 from .journal import worker_of
 from .lock import make
 from .queue import Queue
+from .stop import ALL, ONE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def stop(queue: Queue, name: str | None, timeout: float) -> "list[LiveWorker]":
     timeout = in_seconds(timeout)
     asked = [one for one in queue.workers() if name in (None, one.name, one.id)]
     for one in asked:
-        _leave(queue, one.id + ".stop", b"stop\n")
+        _leave(queue, one.id + ".stop", ALL if name in (None, one.name) else ONE)
     ids, waited, pause = {one.id for one in asked}, 0.0, 0.01
     while True:
         left = [one for one in queue.workers() if one.id in ids] if ids else []

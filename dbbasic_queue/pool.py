@@ -35,7 +35,7 @@ _TICK = 0.05
 _TOO_LATE = 0.5  # seconds after its JobTimeout until a worker is ended
 _MOST_IN_VAIN = 20  # workers in a row that died before they ran a job
 LEFT = -1.0  # in the place of a deadline: this worker has ended of its own will
-ASKED = -2.0  # or because it was asked to, by a signal or a request
+ALL_LEAVE = -2.0  # or on a request that means all of them
 _PAGE = resource.getpagesize()
 
 
@@ -64,8 +64,8 @@ class Slot:
         victim = id if len(attempts) > 1 and len(id) <= 64 else b""
         self._form.pack_into(self._shared, self._at, first.deadline, first.timeout, worker, victim)
 
-    def leave(self, *, asked: bool) -> None:
-        struct.pack_into("d", self._shared, self._at, ASKED if asked else LEFT)
+    def leave(self, *, all: bool) -> None:
+        struct.pack_into("d", self._shared, self._at, ALL_LEAVE if all else LEFT)
 
     def read(self) -> tuple[float, float, str, bytes]:
         """Return (deadline, timeout, worker's id, job's id); a deadline of 0 is no job, infinity no
@@ -82,20 +82,23 @@ class Meter:
     """
 
     def __init__(self) -> None:
-        self._cpu = 0.0
+        self._own = 0.0  # CPU seconds of this process when the run began
+        self._children = 0.0  # and of those that had ended by then
         self._usual = 0  # KiB that this process had when its peak began
 
     def begin(self) -> None:
-        self._cpu = _cpu_seconds()
+        self._own = time.process_time()
 
     def cells(self) -> "Cells":
-        spent = _cpu_seconds() - self._cpu
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        peak >>= 10 if sys.platform == "darwin" else 0
+        own = time.process_time() - self._own
+        others = resource.getrusage(resource.RUSAGE_CHILDREN)
+        before, self._children = self._children, others.ru_utime + others.ru_stime
+        spent = own + self._children - before
+        peak = _peak()
         if peak > self._usual + 4096:
             self._begin_anew()
-        cpu = b"%.3f" % spent if spent >= 0.0005 else b""
-        return {"cpu_seconds": cpu, "peak_mb": b"%d" % max(1, round(peak / 1024))}
+        cpu = b"%.3f" % spent if spent >= 0.001 else b""
+        return {"cpu_seconds": cpu, "peak_mb": b"%d" % (peak + 1023 >> 10)}
 
     def _begin_anew(self) -> None:
         try:
@@ -103,13 +106,13 @@ class Meter:
                 control.write(b"5")
         except OSError:
             pass  # no such kernel
-        self._usual = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self._usual = _peak()
 
 
-def _cpu_seconds() -> float:
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    others = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
+def _peak() -> int:
+    """Return the most memory that this process has had, in KiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak >> 10 if sys.platform == "darwin" else peak
 
 
 class _Child:
@@ -148,7 +151,6 @@ class Supervisor:
         self._pause = 0.0
         self._told = 0
         self._leaving = False
-        self._shrinking = False
         self.stop = Stop(Run({}, ()), None)
 
     def run(self) -> None:
@@ -207,8 +209,9 @@ class Supervisor:
             if child.extra:  # one that found nothing to run: the next one comes later
                 self._pause = 0.0 if id else min(60.0, 2 * self._pause + 1)
                 self._busy_since = clock() + self._pause
-            self._shrinking = self._shrinking or deadline == ASKED
-            if deadline in (LEFT, ASKED):
+            if deadline == ALL_LEAVE and not self.stop.asked:
+                self.stop.ask()
+            if deadline in (LEFT, ALL_LEAVE):
                 continue
             code = os.waitstatus_to_exitcode(status)
             how = f"signal {-code}" if code < 0 else f"exit status {code}"
@@ -256,7 +259,7 @@ class Supervisor:
 
     def _grow(self) -> None:
         """Start one more worker while all are busy and something is due."""
-        if self.stop.asked or self._shrinking or not self._free:
+        if self.stop.asked or not self._free:
             return
         busy = all(child.slot.read()[0] > 0 for child in self._children.values())
         if not busy:
@@ -284,7 +287,7 @@ def _be_worker(queue: Queue, options: Options, slot: Slot, lifeline: tuple[int, 
         worker.stop.lifeline = lifeline[0]
         with worker.stop:
             worker.work()
-        slot.leave(asked=worker.stop.asked > 0)
+        slot.leave(all=worker.stop.all)
     except BaseException as failure:
         log.error_with("%s: worker %d ended", (queue.path, os.getpid()), log.traceback_of(failure))
         status = 1

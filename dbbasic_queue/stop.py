@@ -6,6 +6,7 @@ import threading
 
 from .errors import Stopped
 from .lock import in_a_lock
+from .recover import small_file
 from .run import Run, clock
 
 TYPE_CHECKING = False
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import Any
 
+ALL, ONE = b"all\n", b"one\n"  # the workers of that name are to stop, or this one only
 FOREVER = float("inf")
 
 
@@ -31,6 +33,7 @@ class Stop:
         self._by = 0
         self._signals = 0
         self.asked = 0
+        self.all = False  # the whole pool is to stop
         self.until = FOREVER  # on the clock of `run`
         self.lifeline = -1  # of a worker process: a pipe that ends when its supervisor dies
 
@@ -62,9 +65,12 @@ class Stop:
         return self._signals > 1 or clock() >= self._grace_until
 
     def read_request(self, path: str) -> None:
-        """Stop when somebody has put a file at `path`."""
-        if not self.asked and (os.path.exists(path) or self._is_orphan()):
-            self.ask()
+        """Stop when somebody has put a file at `path`, or the supervisor is gone."""
+        if not self.asked:
+            request = small_file(path)
+            self.all = request == ALL
+            if request or self._is_orphan():
+                self.ask()
 
     def _is_orphan(self) -> bool:
         try:

@@ -270,19 +270,19 @@ class Worker:
     ) -> "Cells":
         """Return the cells of a job that has returned, or raised `failure`."""
         job = attempt.job
-        try:
-            if failure is not None:
-                raise failure
-            cells = completed(job, result)
-            if log.listens():
-                values = (job.id, job.type, job.attempts, job.worker)
-                log.info("job %s %s completed, attempt %d, by %s", *values)
-        except BaseException as problem:
-            if isinstance(problem, KeyboardInterrupt):
-                self.stop.ask(signal.SIGINT)
-            log_failure(job, problem)
-            cells = ended_by(problem, job, self._options)
-        return attempt.recorded | cells
+        if failure is None:
+            try:
+                cells = completed(job, result)
+                if log.listens():
+                    values = (job.id, job.type, job.attempts, job.worker)
+                    log.info("job %s %s completed, attempt %d, by %s", *values)
+                return attempt.recorded | cells
+            except QueueError as problem:
+                failure = problem
+        if isinstance(failure, KeyboardInterrupt):
+            self.stop.ask(signal.SIGINT)
+        log_failure(job, failure)
+        return attempt.recorded | ended_by(failure, job, self._options)
 
     # --- beside the running job
 
