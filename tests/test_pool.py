@@ -162,3 +162,72 @@ def test_options_that_make_no_sense_are_refused(queue):
         with pytest.raises(dbbasic_queue.QueueError, match=next(iter(options))):
             queue.enqueue("t")
             queue.process_jobs({}, **options)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    "bad, error",
+    [
+        ("sleep_in_c", "timed out after 1 s"),
+        ("spin", "timed out after 1 s"),
+        ("stop_itself", "timed out after 1 s"),
+        ("segfault", "worker died (signal 11)"),
+        ("leave", "worker died (exit status 7)"),
+        ("hog", "MemoryError"),
+    ],
+)
+def test_a_handler_that_never_comes_back_is_ended_within_two_seconds(queue, work, bad, error):
+    victim = queue.enqueue(bad, timeout=1, max_attempts=1)
+    others = [queue.enqueue("good", number) for number in range(5)]
+
+    status, _ = work(processes=1, memory=512)
+
+    job = queue.get(victim)
+    assert (status, job.status, job.error) == (0, "failed", error)
+    assert job.finished_at - job.started_at < 2
+    assert [queue.get(one).result for one in others] == list(range(5))
+
+
+def test_cpu_seconds_and_peak_memory_of_each_run_are_kept(queue, run_python, tmp_path):
+    heavy, light = queue.enqueue("heavy"), queue.enqueue("light")
+    code = """
+        import os, time
+        from dbbasic_queue import Queue
+        def heavy(payload):
+            until = time.process_time() + 0.1
+            while time.process_time() < until:
+                pass
+            os.system("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done")
+            bytearray(80 << 20)
+        Queue("queue.tsv").process_jobs({"heavy": heavy, "light": id}, processes=1)
+    """
+
+    with run_python(code, cwd=tmp_path, env={"PYTHONWARNINGS": "ignore"}) as child:
+        assert child.wait(timeout=30) == 0
+
+    heavy, light = queue.get(heavy), queue.get(light)
+    assert 0.1 < float(heavy.cell("cpu_seconds")) < 1
+    assert int(heavy.cell("peak_mb")) > 80 > int(light.cell("peak_mb")) > 5
+    assert light.cell("cpu_seconds") in ("", "0.001", "0.002")
+
+
+def test_what_ran_beside_a_job_that_is_killed_for_its_time_goes_back_uncharged(
+    queue, run_python, tmp_path
+):
+    victim, beside = queue.enqueue("block", timeout=0.2, max_attempts=1), queue.enqueue("nap", 0.5)
+    code = """
+        import asyncio, ctypes
+        from dbbasic_queue import Queue
+        async def block(payload):
+            await asyncio.sleep(0.1)
+            ctypes.PyDLL(None).sleep(30)
+        async def nap(payload):
+            await asyncio.sleep(payload)
+        Queue("queue.tsv").process_jobs({"block": block, "nap": nap}, processes=1, concurrency=2)
+    """
+
+    with run_python(code, cwd=tmp_path, env={"PYTHONWARNINGS": "ignore"}) as child:
+        assert child.wait(timeout=30) == 0
+
+    assert queue.get(victim).error == "timed out after 0.2 s"
+    assert (queue.get(beside).status, queue.get(beside).attempts) == ("completed", 1)
