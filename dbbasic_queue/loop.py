@@ -7,7 +7,7 @@ when it is to end on request or the worker's grace is over, its task is cancelle
 import asyncio
 
 from .errors import Stopped
-from .run import Attempt
+from .run import Attempt, clock
 from .worker import Worker
 
 TYPE_CHECKING = False
@@ -28,6 +28,9 @@ class _Loop:
         self._held = worker.held
         self._limit = limit
         self._tasks: dict[asyncio.Task[Cells], Attempt] = {}
+        self._ended: list[asyncio.Task[Cells]] = []
+        self._waiting: asyncio.Future[None] | None = None
+        self._looked = 0.0
 
     async def work(self) -> None:
         self._begin(self._held.next(None))
@@ -35,20 +38,38 @@ class _Loop:
             if len(self._tasks) < self._limit and self._worker.may_claim_beside():
                 self._worker.turn(self._limit - len(self._tasks))
                 self._begin(self._held.next(None))
-            ended, _ = await asyncio.wait(
-                self._tasks, timeout=_TICK, return_when=asyncio.FIRST_COMPLETED
-            )
+            if not self._ended:
+                await self._until_one_ends()
+            ended, self._ended = self._ended, []
             for task in ended:
                 attempt = self._tasks.pop(task)
                 self._begin(self._held.next((attempt, task.result())))
             self._mind_the_time()
 
+    async def _until_one_ends(self) -> None:
+        """Let the handlers go on; no longer than until the next look at the time."""
+        loop = asyncio.get_running_loop()
+        self._waiting = loop.create_future()
+        timer = loop.call_later(_TICK, self._wake)
+        await self._waiting
+        timer.cancel()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
     def _begin(self, attempt: Attempt | None) -> None:
         """Start a task for a job that has started, and for others while there is room."""
         while attempt is not None:
-            self._tasks[asyncio.create_task(self._one(attempt))] = attempt
+            task = asyncio.create_task(self._one(attempt))
+            task.add_done_callback(self._end)
+            self._tasks[task] = attempt
             full = len(self._tasks) >= self._limit
             attempt = None if full else self._held.next(None)
+
+    def _end(self, task: "asyncio.Task[Cells]") -> None:
+        self._ended.append(task)
+        self._wake()
 
     async def _one(self, attempt: Attempt) -> "Cells":
         self._worker.tell_start(attempt)
@@ -57,10 +78,14 @@ class _Loop:
         except asyncio.CancelledError as failure:
             return self._worker.outcome(attempt, None, attempt.ending if attempt.told else failure)
         except BaseException as failure:
-            return self._worker.outcome(attempt, None, failure)
+            return self._worker.outcome(attempt, None, attempt.meaning(failure))
         return self._worker.outcome(attempt, result)
 
     def _mind_the_time(self) -> None:
+        """Cancel what has run too long, is to end on request, or outlives the worker's grace."""
+        if clock() < self._looked + _TICK:
+            return
+        self._looked = clock()
         short = self._worker.stop.is_cut_short()
         for task, attempt in self._tasks.items():
             if short:
