@@ -36,6 +36,7 @@ _TOO_LATE = 0.5  # seconds after its JobTimeout until a worker is ended
 _MOST_IN_VAIN = 20  # workers in a row that died before they ran a job
 LEFT = -1.0  # in the place of a deadline: this worker has ended of its own will
 ALL_LEAVE = -2.0  # or on a request that means all of them
+NOBODY = b"-"  # in the place of a job that is to blame
 _PAGE = resource.getpagesize()
 
 
@@ -151,7 +152,8 @@ class Supervisor:
         self._pause = 0.0
         self._told = 0
         self._leaving = False
-        self.stop = Stop(Run({}, ()), None)
+        self._cut_at = math.inf
+        self.stop = Stop(Run({}, ()), options.grace)
 
     def run(self) -> None:
         if Worker(self._queue, self._options).others_are_enough():
@@ -165,6 +167,7 @@ class Supervisor:
                 self._reap()
                 for child in list(self._children.values()):
                     self._check(child)
+                self._end_the_stubborn()
                 self._grow()
         finally:
             self._leaving = True
@@ -241,6 +244,13 @@ class Supervisor:
                 mine = [one.event for one in read(path) if one.k == k and one.id == job]
                 if "start" in mine and "end" not in mine:
                     self._end(child, ON_REQUEST.decode(), job)
+
+    def _end_the_stubborn(self) -> None:
+        """End workers that outlive the grace or a second signal; their jobs go back uncharged."""
+        if self.stop.is_cut_short():
+            self._cut_at = min(self._cut_at, clock() + 2 * _TOO_LATE)
+        for child in self._children.values() if clock() > self._cut_at else ():
+            self._end(child, "stopped", NOBODY)
 
     def _end(self, child: _Child, why: str, victim: bytes = b"") -> None:
         self._note(child, why, victim)

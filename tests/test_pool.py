@@ -157,6 +157,29 @@ def test_the_workers_of_a_supervisor_that_ends_stop_after_their_job(
     assert {queue.get(one).attempts for one in ids} <= {0, 1}
 
 
+@pytest.mark.parametrize("grace, signals", [(0.2, 1), (None, 2)])
+def test_p16_a_job_that_hears_nothing_goes_back_uncharged_when_the_grace_is_over(
+    queue, run_python, tmp_path, grace, signals
+):
+    id = queue.enqueue("sleep_in_c")
+    (tmp_path / "bad.py").write_text(BAD)
+    code = f"""
+        import bad
+        from dbbasic_queue import Queue
+        Queue("queue.tsv").process_jobs({{"sleep_in_c": bad.sleep_in_c}}, processes=1, grace={grace})
+    """
+    supervisor = run_python(code, cwd=tmp_path, env={"PYTHONWARNINGS": "ignore"})
+    wait_until(lambda: sum(len(one.jobs) for one in queue.workers()) == 1)
+
+    for _ in range(signals):
+        supervisor.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+
+    assert supervisor.wait(timeout=10) == 143
+    queue.process_jobs({"other": str})
+    assert (queue.get(id).status, queue.get(id).attempts) == ("pending", 0)
+
+
 def test_options_that_make_no_sense_are_refused(queue):
     for options in ({"processes": -1}, {"processes": (3, 1)}, {"processes": "2"}, {"memory": 9}):
         with pytest.raises(dbbasic_queue.QueueError, match=next(iter(options))):
