@@ -166,7 +166,8 @@ def test_p16_a_job_that_hears_nothing_goes_back_uncharged_when_the_grace_is_over
     code = f"""
         import bad
         from dbbasic_queue import Queue
-        Queue("queue.tsv").process_jobs({{"sleep_in_c": bad.sleep_in_c}}, processes=1, grace={grace})
+        handlers = {{"sleep_in_c": bad.sleep_in_c}}
+        Queue("queue.tsv").process_jobs(handlers, processes=1, grace={grace})
     """
     supervisor = run_python(code, cwd=tmp_path, env={"PYTHONWARNINGS": "ignore"})
     wait_until(lambda: sum(len(one.jobs) for one in queue.workers()) == 1)
