@@ -17,7 +17,7 @@ DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 MOUNTS = "/proc/self/mountinfo"
 NETWORK = frozenset(
     "nfs nfs4 cifs smb3 smbfs ceph glusterfs lustre afs beegfs gpfs ocfs2 gfs2 pvfs2 coda davfs"
-    " fuse.ceph fuse.glusterfs fuse.sshfs fuse.s3fs".split()
+    " fuse.ceph fuse.glusterfs fuse.sshfs fuse.s3fs fakeowner".split()
 )
 UNUSUAL = ("9p", "virtiofs", "fuse")  # flock may be local to one side: two processes are asked
 _NO_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)

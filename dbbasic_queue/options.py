@@ -106,7 +106,12 @@ class Options:
         self.settings = dict(settings or {})
 
     def are_enough(self, live: "list[LiveWorker]") -> bool:
-        """Whether so many workers of the same queues live that one more is not wanted."""
+        """Whether so many workers of the same queues live that one more is not wanted.
+
+        Ticks must not pile up behind long jobs; what runs for ever was started once, on purpose.
+        """
+        if self.max_workers is None and self.run_for == math.inf:
+            return False
         same = sum(one.queues == (self.queues or []) for one in live)
         return same >= (self.max_workers or max(4, os.cpu_count() or 1))
 

@@ -16,6 +16,7 @@ import sys
 import time
 
 from . import hint, log
+from .errors import QueueError
 from .journal import read
 from .options import Options
 from .queue import Queue
@@ -146,7 +147,7 @@ class Supervisor:
         shared = mmap.mmap(-1, Slot.size * self._most)
         self._free = [Slot(shared, number) for number in range(self._most)]
         self._children: dict[int, _Child] = {}
-        self._lifeline = os.pipe()
+        self._lifeline = (-1, -1)  # a pipe: when we die, the workers read its end
         self._busy_since = clock()
         self._in_vain = 0
         self._pause = 0.0
@@ -158,6 +159,9 @@ class Supervisor:
     def run(self) -> None:
         if Worker(self._queue, self._options).others_are_enough():
             return
+        if self._options.run_for is not None:
+            self.stop.until = clock() + self._options.run_for
+        self._lifeline = os.pipe()
         try:
             for _ in range(self._least):
                 self._start()
@@ -176,6 +180,9 @@ class Supervisor:
             while self._children:  # an error of ours: the workers stop, and are waited for
                 self._reap()
                 time.sleep(_TICK)
+        if self._in_vain >= _MOST_IN_VAIN:
+            text = f"{self._in_vain} worker processes in a row ended before they ran a job"
+            raise QueueError(f"{self._queue.path}: {text}; the log says why")
 
     def _start(self, *, extra: bool = False) -> None:
         """Fork one worker; an extra one leaves when nothing is due."""
@@ -189,7 +196,7 @@ class Supervisor:
             options.run_for = None
         pid = os.fork()
         if not pid:
-            _be_worker(self._queue, options, slot, self._lifeline)
+            _be_worker(self._queue, options, slot, self._lifeline, self.stop.until)
         self._children[pid] = _Child(pid, slot, extra)
 
     def _pass_signals_on(self) -> None:
@@ -269,7 +276,7 @@ class Supervisor:
 
     def _grow(self) -> None:
         """Start one more worker while all are busy and something is due."""
-        if self.stop.asked or not self._free:
+        if self.stop.is_over() or not self._free:
             return
         busy = all(child.slot.read()[0] > 0 for child in self._children.values())
         if not busy:
@@ -282,7 +289,9 @@ class Supervisor:
         return found is None or found.bound <= time.time()
 
 
-def _be_worker(queue: Queue, options: Options, slot: Slot, lifeline: tuple[int, int]) -> "NoReturn":
+def _be_worker(
+    queue: Queue, options: Options, slot: Slot, lifeline: tuple[int, int], until: float
+) -> "NoReturn":
     """Be a worker, and never return to the caller's code."""
     status = 0
     try:
@@ -295,9 +304,13 @@ def _be_worker(queue: Queue, options: Options, slot: Slot, lifeline: tuple[int, 
         worker.run.slot = slot
         worker.run.meter = Meter() if options.concurrency == 1 else None
         worker.stop.lifeline = lifeline[0]
+        worker.stop.until = until
         with worker.stop:
             worker.work()
         slot.leave(all=worker.stop.all)
+    except QueueError as failure:
+        log.error("%s", str(failure))
+        status = 1
     except BaseException as failure:
         log.error_with("%s: worker %d ended", (queue.path, os.getpid()), log.traceback_of(failure))
         status = 1

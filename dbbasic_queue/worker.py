@@ -80,7 +80,7 @@ class Worker:
     def work(self) -> None:
         begun = clock()
         if self._options.run_for is not None:
-            self.stop.until = begun + self._options.run_for
+            self.stop.until = min(self.stop.until, begun + self._options.run_for)
         try:
             if self.run.slot is None and self.others_are_enough():
                 return

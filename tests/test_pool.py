@@ -37,6 +37,9 @@ def hog(payload):
 
 def good(payload):
     return payload
+
+def nap(payload):
+    time.sleep(payload)
 """
 
 WORKER = """
@@ -179,6 +182,35 @@ def test_p16_a_job_that_hears_nothing_goes_back_uncharged_when_the_grace_is_over
     assert supervisor.wait(timeout=10) == 143
     queue.process_jobs({"other": str})
     assert (queue.get(id).status, queue.get(id).attempts) == ("pending", 0)
+
+
+def test_a_pool_whose_time_is_over_starts_no_worker_for_what_still_waits(queue, work):
+    queue.enqueue_many([("nap", 0.25)] * 40)
+
+    status, seconds = work(processes=(1, 3), run_for=0.6)
+
+    assert status == 0
+    assert seconds < 3  # about 0.9 s on a quiet machine, 4 s with all of the jobs
+    assert queue.counts()["pending"] > 20
+
+
+def test_workers_that_all_end_before_they_run_a_job_are_an_error(queue, tmp_path, run_python):
+    queue.enqueue("good")
+    code = """
+        import os
+        from dbbasic_queue import Queue, journal
+        def refuse(self):
+            raise journal.QueueError("no file for this worker")
+        journal.WorkerFile.register = refuse
+        Queue("queue.tsv").process_jobs({"good": str}, processes=2)
+    """
+    with run_python(code, cwd=tmp_path, stderr=-1, env={"PYTHONWARNINGS": "ignore"}) as child:
+        _, told = child.communicate(timeout=60)
+
+    assert child.returncode == 1
+    assert "worker processes in a row ended before they ran a job" in told
+    assert told.count("Traceback") == 1
+    assert queue.counts() == {"pending": 1}
 
 
 def test_options_that_make_no_sense_are_refused(queue):

@@ -130,7 +130,7 @@ def look_at_cron(queue: Queue) -> "Iterator[Finding]":
     """Look at what is different when cron starts a worker: folder, variables, Python, locale."""
     variable = os.environ.get("DBBASIC_QUEUE", "")
     if not variable:
-        home, python = pwd.getpwuid(os.getuid()).pw_dir, sys.executable or "python3"
+        home, python = _home(), sys.executable or "python3"
         yield note(
             "cron",
             "DBBASIC_QUEUE is not set: each program then means data/queue.tsv under its own"
@@ -150,9 +150,16 @@ def look_at_cron(queue: Queue) -> "Iterator[Finding]":
         yield note("cron", f"the locale's encoding is {encoding}; the file is UTF-8 all the same")
 
 
+def _home() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:  # a user without a name, as in a container
+        return "/"
+
+
 def _bare_start() -> Finding:
     """Start this Python as cron does, with next to no variables and in the home folder."""
-    python, home = sys.executable or "", pwd.getpwuid(os.getuid()).pw_dir
+    python, home = sys.executable or "", _home()
     if not os.path.isabs(python):
         return problem("cron", f"this Python is {python!r}", "start it by its absolute path")
     try:
