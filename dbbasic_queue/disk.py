@@ -10,6 +10,7 @@ import os
 from .errors import NotStored, QueueBusy, QueueError
 from .files import (
     BLOCK,
+    MOUNTED,
     copy_attributes,
     copy_range,
     dress,
@@ -17,6 +18,7 @@ from .files import (
     is_folder,
     last_line,
     read_header,
+    reason,
     sync,
     sync_folder,
     write_all,
@@ -68,6 +70,8 @@ class QueueFile:
         self.refuse_nested()
         try:
             taken = self._lock.take(timeout, self._create if create else None)
+            if taken and not self._lock.seen.st_nlink:
+                raise NotStored(f"{self.path}: not changed: {MOUNTED}")
             if taken:
                 self.header = self._header()
             return taken
@@ -212,11 +216,8 @@ class QueueFile:
             os.fsync(fd)
             self._hold(fd)
             now = os.stat(self.path)
-            if (now.st_ino, now.st_size, now.st_mtime_ns) != (
-                seen.st_ino,
-                seen.st_size,
-                seen.st_mtime_ns,
-            ):
+            same = now.st_ino == seen.st_ino and now.st_size == seen.st_size
+            if not same or now.st_mtime_ns != seen.st_mtime_ns:
                 raise Changed(
                     f"{self.path}: was written without the lock meanwhile; nothing was changed"
                 )
@@ -236,7 +237,7 @@ class QueueFile:
                     "in this folder and renames it; only adding works without that"
                 ) from error
             if isinstance(error, OSError):
-                raise NotStored(f"{self.path}: not changed: {error.strerror}") from error
+                raise NotStored(f"{self.path}: not changed: {reason(error)}") from error
             raise
         try:
             sync_folder(folder)

@@ -20,6 +20,10 @@ NETWORK = frozenset(
     " fuse.ceph fuse.glusterfs fuse.sshfs fuse.s3fs fakeowner".split()
 )
 UNUSUAL = ("9p", "virtiofs", "fuse")  # flock may be local to one side: two processes are asked
+MOUNTED = (
+    "this file alone is mounted here, and an edit puts a new file in its place;"
+    " mount its folder instead"
+)
 _NO_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 
 
@@ -121,6 +125,11 @@ def is_folder(path: str) -> bool:
     if not stat.S_ISDIR(mode):
         raise QueueError(f"{path}: is no folder; what stands there was not touched")
     return True
+
+
+def reason(error: OSError) -> str:
+    """Return why a file could not be replaced, in words that help."""
+    return MOUNTED if error.errno == errno.EBUSY else str(error.strerror)
 
 
 def copy_attributes(source: int, target: int) -> None:

@@ -542,6 +542,50 @@ def test_p23_an_edit_refuses_a_hard_link_and_an_append_does_not(tmp_path):
     assert not reader.leftovers(FILE)
 
 
+@pytest.fixture
+def mounted(tmp_path):
+    """The queue's file, mounted alone in another folder, as into a container; returned by path."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount a file")
+    queue().enqueue("note", 1)
+    other = tmp_path / "other" / "queue.tsv"
+    other.parent.mkdir()
+    other.touch()
+    mount = ["mount", "--bind", FILE, other]
+    done = subprocess.run(mount, check=False, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no file can be mounted here: {done.stderr.strip()}")
+    yield other
+    subprocess.run(["umount", "-l", other], check=True)
+
+
+def test_p23_an_edit_of_a_file_that_is_mounted_alone_names_the_remedy(mounted):
+    (job,) = queue(mounted).jobs()
+    before = FILE.read_bytes()
+
+    texts = [
+        refused(lambda: queue(mounted).cancel(job.id), NotStored),
+        refused(lambda: queue(mounted).process_jobs({"note": note}), NotStored),
+    ]
+
+    assert all(text.startswith(f"{mounted}: ") and "mount its folder" in text for text in texts)
+    assert FILE.read_bytes() == before
+    assert not reader.leftovers(mounted)
+    queue().process_jobs({"note": note})
+    assert queue().get(job.id).status == "completed"
+
+
+def test_p1_nothing_is_added_to_a_mounted_file_that_was_replaced_elsewhere(mounted):
+    queue(mounted).enqueue("note", 2)
+    queue().process_jobs({"note": note})
+
+    text = refused(lambda: queue(mounted).enqueue("note", 3), NotStored)
+
+    assert text.startswith(f"{mounted}: ") and "mount its folder" in text
+    assert [job.payload for job in queue().jobs(status="completed")] == [1, 2]
+    assert b"\t3\t" not in mounted.read_bytes()
+
+
 def test_p23_an_edit_keeps_columns_that_are_not_ours_and_lines_that_are_no_rows():
     FILE.parent.mkdir()
     header = b"id\ttype\tpayload\tstatus\tcreated_at\trun_at\tattempts\terror\tresult\tzone\tx y\n"
