@@ -236,21 +236,32 @@ def refuse_network_mount(path: str) -> None:
 
 def mount_type(path: str) -> str:
     """Return the type of the file system that holds a path, "" where nobody tells."""
-    folder = path if os.path.isdir(path) else os.path.dirname(path)
+    folder = os.fsencode(path if os.path.isdir(path) else os.path.dirname(path)) + b"/"
+    found = [(len(at), kind) for at, kind in reversed(_mounts()) if folder.startswith(at + b"/")]
+    return max(found, key=lambda one: one[0])[1] if found else ""
+
+
+def is_mount_point(path: str) -> bool:
+    """Whether something is mounted at just this path."""
+    return os.fsencode(path) in [at for at, _ in _mounts()]
+
+
+def _mounts() -> list[tuple[bytes, str]]:
+    """Return where something is mounted, and of what type, in the order of mounting."""
     try:
         with open(MOUNTS, "rb") as mounts:
             lines = mounts.read().split(b"\n")
     except OSError:
-        return ""
-    best, kind = -1, b""
-    for line in lines:
-        fields, _, rest = line.partition(b" - ")
-        point = fields.split(b" ")[4:5]
-        if point and rest:
-            point_at = point[0].replace(b"\\040", b" ").rstrip(b"/")
-            if len(point_at) >= best and (os.fsencode(folder) + b"/").startswith(point_at + b"/"):
-                best, kind = len(point_at), rest.split(b" ")[0]
-    return kind.decode(errors="replace")
+        return []
+    parted = [line.partition(b" - ") for line in lines if b" - " in line]
+    return [
+        (
+            fields.split(b" ")[4].replace(b"\\040", b" ").rstrip(b"/"),
+            rest.split(b" ")[0].decode(errors="replace"),
+        )
+        for fields, _, rest in parted
+        if fields.count(b" ") >= 4
+    ]
 
 
 def flock_excludes(folder: str) -> bool:

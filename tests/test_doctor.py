@@ -586,3 +586,20 @@ def test_a_killed_doctor_holds_nobody(queue, file, run_python):
 
     assert queue.enqueue("note")
     assert doctor.mend(queue) == []
+
+
+def test_a_file_that_is_mounted_alone_is_a_problem_and_its_folder_is_the_remedy(
+    queue, tmp_path, monkeypatch
+):
+    queue.enqueue("t")
+    mounts = tmp_path / "mountinfo"
+    real = os.path.realpath(queue.path)
+    mounts.write_text(
+        f"1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 8:1 /x {real} rw - ext4 /dev/sda rw\n"
+    )
+    monkeypatch.setattr(files, "MOUNTS", str(mounts))
+
+    (found,) = [one for one in places.look_at_mount(queue) if one.level == "problem"]
+
+    assert "is mounted alone" in found.text
+    assert found.remedy == "mount its folder instead"

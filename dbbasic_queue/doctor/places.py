@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from ..errors import QueueError
-from ..files import mount_type, refuse_network_mount
+from ..files import is_mount_point, mount_type, refuse_network_mount
 from ..queue import Queue
 from .finding import Finding, note, ok, problem
 
@@ -119,6 +119,9 @@ def look_at_mount(queue: Queue) -> "Iterator[Finding]":
         yield problem("mount", str(error), "move it to a local disk, and set DBBASIC_QUEUE")
     except OSError as error:
         yield problem("mount", f"{real}: its lock cannot be tried: {error.strerror}", "")
+    if is_mount_point(real):
+        text = f"{real} is mounted alone: no edit can put a new file in its place"
+        yield problem("mount", text, "mount its folder instead")
     disk, size = os.statvfs(os.path.dirname(real)), os.path.getsize(real)
     free = disk.f_bavail * disk.f_frsize
     if free < size + _ROOM:
