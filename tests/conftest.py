@@ -1,6 +1,8 @@
 """What every test stands on: a folder of its own, a queue, real child Pythons; slow tests apart."""
 
+import itertools
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -18,9 +20,29 @@ SLOW = {
     "soak": "runs for long, or with a lot of data",
 }
 LEFT_OUT = pytest.StashKey[int]()
+FOLDERS = itertools.count()
 
 # filelock's time-outs would otherwise never end while the clock is frozen.
 freezegun.configure(extend_ignore_list=["filelock"])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_disk(request):
+    """Wait for no disk in a plain run: no test cuts the power. With --all every sync is real."""
+    if everything(request.config):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("fsync", "fdatasync"):
+            patch.setattr(os, name, os.fstat, raising=False)  # still an error for a bad descriptor
+        yield
+
+
+@pytest.fixture
+def tmp_path(request, tmp_path_factory):
+    """As pytest's own, but without a look through the folders of all other tests for a name."""
+    name = re.sub(r"\W", "_", request.node.name)[:30]
+    return tmp_path_factory.mktemp(f"{name}{next(FOLDERS)}", numbered=False)
 
 
 @pytest.fixture(autouse=True)
@@ -68,10 +90,24 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     for name, what in SLOW.items():
         config.addinivalue_line("markers", f"{name}: {what}; runs with --all")
+    if sys.dont_write_bytecode and hasattr(config, "cache"):
+        keep_bytecode(config.cache.mkdir("bytecode"))
+
+
+def keep_bytecode(folder):
+    """Where no bytecode may lie beside the code, let it lie here: for us and for child Pythons."""
+    sys.dont_write_bytecode, sys.pycache_prefix = False, str(folder)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
+
+
+def everything(config):
+    """Whether the slow tests run too."""
+    return bool(config.getoption("--all") or config.getoption("markexpr"))
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--all") or config.getoption("markexpr"):
+    if everything(config):
         return
     slow, quick = [], []
     for item in items:

@@ -16,7 +16,7 @@ import pytest
 from faults import calls, reader, scenes
 from faults.children import Child, Children, become, until
 
-from dbbasic_queue import Queue
+from dbbasic_queue import Queue, journal
 from dbbasic_queue.errors import ForeignFile, NotStored, QueueError
 
 FILE = Path("data/queue.tsv")
@@ -250,7 +250,14 @@ def test_p18_no_job_is_begun_where_there_is_no_room_for_its_outcome(disk):
     assert not reader.leftovers(path)
 
 
+@pytest.fixture
+def short_pauses(monkeypatch):
+    """As many tries to write an outcome as ever, but soon one after the other."""
+    monkeypatch.setattr(journal, "_PAUSES", [pause / 20 for pause in journal._PAUSES])
+
+
 @pytest.mark.parametrize("size", [10, 20_000, 500_000])
+@pytest.mark.usefixtures("short_pauses")
 def test_p18_a_disk_that_fills_up_under_a_job_does_not_make_it_run_again(size, disk):
     """P18: a result that does not fit is left out, and said so; the job is finished."""
     path = disk / "data" / "queue.tsv"
@@ -285,6 +292,7 @@ def test_p18_a_disk_that_fills_up_under_a_job_does_not_make_it_run_again(size, d
     assert not reader.leftovers(path)
 
 
+@pytest.mark.usefixtures("short_pauses")
 def test_p18_somebody_who_takes_every_free_byte_at_once_does_not_make_a_job_run_again(
     disk, children
 ):

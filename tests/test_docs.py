@@ -36,7 +36,8 @@ PROGRAMS = ("flock", "sqlite3")  # a block that calls one is left out where it i
 # Runs the blocks of one section, given as JSON on stdin; a failing one ends it with a traceback
 # that has the README's line numbers.
 DRIVER = """
-import json, subprocess, sys
+import json, os, subprocess, sys
+os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # what else is installed here
 names = {"__name__": "readme"}
 for kind, what, text in json.load(sys.stdin):
     if kind == "file":

@@ -51,7 +51,9 @@ def command(name, *arguments):
 
 def surroundings(**more):
     kept = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
-    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **more}
+    if not sys.pycache_prefix:
+        kept["PYTHONDONTWRITEBYTECODE"] = "1"
+    return {**kept, "PYTHONPATH": str(ROOT), **more}
 
 
 def run(name, *arguments, status=0, **environment):
@@ -609,7 +611,7 @@ def test_other_languages_wait_for_the_lock(appender):
 
 @pytest.mark.skipif(not shutil.which("flock"), reason="needs flock(1)")
 def test_three_languages_at_once_lose_nothing():
-    loop = 'for n in $(seq 20); do "$0" greet "\\"$1 $n\\"" || exit; done'
+    loop = 'for n in $(seq 8); do "$0" greet "\\"$1 $n\\"" || exit; done'
     writers = [
         subprocess.Popen(["bash", "-c", loop, EXAMPLES / script, name], stdout=subprocess.PIPE)
         for script, name in (
@@ -620,9 +622,9 @@ def test_three_languages_at_once_lose_nothing():
     ]
     ran = []
     ids = []
-    for n in range(1, 21):
+    for n in range(1, 9):
         ids.append(enqueue("greet", f"here {n}"))
-        if n % 5 == 0:
+        if n % 2 == 0:
             process_jobs({"greet": ran.append})  # its edits replace the file meanwhile
     for writer in writers:
         ids += writer.communicate(timeout=60)[0].decode().split()
@@ -630,7 +632,7 @@ def test_three_languages_at_once_lose_nothing():
     process_jobs({"greet": ran.append})
 
     assert sorted(ran) == sorted(
-        f"{name} {n}" for name in ("ana", "ben", "cleo", "here") for n in range(1, 21)
+        f"{name} {n}" for name in ("ana", "ben", "cleo", "here") for n in range(1, 9)
     )
     assert sorted(row["id"] for row in rows()) == sorted(ids)
-    assert len(set(ids)) == 80
+    assert len(set(ids)) == 32

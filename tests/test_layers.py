@@ -1,6 +1,7 @@
 """Who may import whom, read from the source: nothing here runs the modules."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -55,6 +56,7 @@ class Import(NamedTuple):
     line: int
 
 
+@functools.cache
 def imports(path):
     """Every import in a file, except those which only a type checker reads."""
     return list(walk(ast.parse(path.read_bytes()), path.relative_to(ROOT).parent.parts, False))

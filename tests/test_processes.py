@@ -88,6 +88,7 @@ def test_p5_producers_workers_and_readers_at_once_lose_and_double_nothing(childr
             say(one.enqueue("effect", {"text": "x" * random.randrange(300)}))
             for id in one.enqueue_many([("effect", number) for number in range(3)]):
                 say(id)
+            time.sleep(0.005)  # or the file grows faster than it is read
 
     def tick_again_and_again(say):
         while not Path("stop").exists():
@@ -109,7 +110,7 @@ def test_p5_producers_workers_and_readers_at_once_lose_and_double_nothing(childr
     producers = [children.start(produce) for _ in range(4)]
     readers = [children.start(read) for _ in range(2)]
     for child in readers:
-        assert all(child.hear().isdigit() for _ in range(20)), child.hear_all()
+        assert all(child.hear().isdigit() for _ in range(12)), child.hear_all()
     Path("enough").touch()
     told = [id for child in producers for id in child.hear_all()]
     until(lambda: len(told) + 1 == counts()["completed"])
@@ -544,7 +545,7 @@ def test_a_long_job_in_one_queue_delays_none_in_another_by_more_than_0_3_seconds
     until(lambda: effects()[long] == 1)
 
     for _ in range(3):  # where the machine itself is busy
-        delays = [seconds_until_it_ran() for _ in range(8)]
+        delays = [seconds_until_it_ran() for _ in range(5)]
         print(f"the longest delay: {max(delays):.3f} s")
         if max(delays) <= 0.3:
             break

@@ -1,6 +1,7 @@
 """Whatever hypothesis thinks of: any payload, any error, any bytes where a row should be."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def nearly_rows(draw):
 LINE = (st.binary(max_size=80) | nearly_rows()).map(lambda line: line.replace(b"\n", b" "))
 
 one_file = settings(
-    max_examples=150,
+    max_examples=400 if "--all" in sys.argv else 50,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

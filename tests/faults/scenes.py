@@ -359,10 +359,10 @@ SCENES = {
 }
 
 
-def problems_of(scene, mode, path, *, again=1):
-    """Let each call of a scene go wrong in turn, `again` times over.
+def problems_of(scene, mode, path, *, again=1, every=1):
+    """Let each call of a scene, or `every` so many-th, go wrong in turn, `again` times over.
 
-    Return how many calls it has, and what was wrong after which.
+    Return how many went wrong, and what was wrong after which.
     """
     base = Folder(path / "base")
     base.path.mkdir()
@@ -372,12 +372,13 @@ def problems_of(scene, mode, path, *, again=1):
     logger.setLevel(logging.CRITICAL + 1)  # its workers fail and die by the dozen
     try:
         SCENES[scene][0](base)
-        for number in itertools.count(1):
+        for turn in itertools.count():
+            number = 1 + turn * every
             folder = base.copy(path / str(number))
             outcome, problem = after_the_fault(folder, scene, mode, number, again)
             if not outcome.struck:
                 assert not outcome.raised, f"without a fault: {outcome}"
-                return number - 1, problems
+                return turn, problems
             if problem:
                 problems.append(problem)
             shutil.rmtree(folder.path)
