@@ -9,7 +9,8 @@ import pytest
 
 WORKER = """
     import ctypes, os, signal, time
-    from dbbasic_queue import Queue
+    from dbbasic_queue import Queue, pool
+    pool._TOO_LATE = 0.1
     def swallow(payload):
         while True:
             try:
@@ -139,7 +140,7 @@ def test_a_job_that_is_claimed_and_not_begun_is_cancelled_without_an_attempt(que
 
 
 def test_stop_returns_who_is_left_and_what_it_runs(queue, start):
-    id = queue.enqueue("sleep", 0.7)
+    id = queue.enqueue("sleep", 0.4)
     child = start(run_for=60, name="mailer")
 
     (left,) = queue.stop(timeout=0.05)
@@ -159,7 +160,7 @@ def test_stop_means_only_workers_of_that_name(queue, start):
 
 
 def test_a_pool_that_is_asked_to_stop_starts_no_further_worker(queue, start):
-    queue.enqueue_many([("sleep", 0.3)] * 40)
+    queue.enqueue_many([("sleep", 0.15)] * 40)
     child = start(2, processes=(2, 4), run_for=60)
 
     assert queue.stop(timeout=10) == []

@@ -193,7 +193,7 @@ def test_p16_at_a_second_sigterm_all_of_them_go_back_uncharged(queue, run_python
     until(lambda: sum(len(one.jobs) for one in queue.workers()) == 3)
 
     child.send_signal(signal.SIGTERM)
-    time.sleep(0.2)
+    time.sleep(0.1)
     assert child.poll() is None  # what runs may end
     child.send_signal(signal.SIGTERM)
 
@@ -266,11 +266,11 @@ def test_an_idle_worker_with_concurrency_takes_what_comes(queue):
     def add():
         for _ in range(3):
             queue.enqueue("nap", 0.05)
-            time.sleep(0.1)
+            time.sleep(0.05)
 
     other = threading.Thread(target=add)
     other.start()
-    Queue(queue.path).process_jobs({"nap": nap}, concurrency=2, run_for=0.8)
+    Queue(queue.path).process_jobs({"nap": nap}, concurrency=2, run_for=0.5)
     other.join()
 
     assert queue.counts() == {"completed": 3}
