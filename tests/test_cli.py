@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -37,11 +38,21 @@ def wait_for(path):
     while not os.path.exists(path):
         time.sleep(0.01)
 
+def stubborn(path):
+    print("waiting", flush=True)
+    while True:
+        try:
+            if os.path.exists(path):
+                return
+            time.sleep(0.01)
+        except BaseException:
+            pass
+
 def debugged(payload):
     answer = 42
     breakpoint()
 
-ALL = {"shout": shout, "hostile": hostile, "wait_for": wait_for, "debugged": debugged}
+ALL = {name: globals()[name] for name in "shout hostile wait_for stubborn debugged".split()}
 NOTHING = None
 """
 
@@ -730,26 +741,78 @@ def test_ctrl_c_ends_a_shell_loop_too(start, queue, handlers):
     assert queue.counts("status") == {"completed": 1}
 
 
-def test_workers_shows_who_lives_and_stop_ends_them(start, ask, queue, handlers):
+def test_workers_shows_who_lives_and_stop_waits_for_them(start, ask, queue, handlers):
     job_id = queue.enqueue("wait_for", "over")
     child = start(f"work {handlers} --forever --name waiter")
     assert child.stdout.readline() == "waiting\n"
 
     (doc,) = ask("workers --json").doc
     table = ask("workers")
-    stopped = ask("stop waiter")
-    Path("over").touch()
+    stranger = ask("stop somebody")
+    early = ask("stop waiter --wait 0.1s")
+    early_doc = ask("stop --json --wait 0").doc
+    threading.Timer(0.2, Path("over").touch).start()
+    late = ask("stop --wait 60")
 
-    assert doc["name"] == "waiter"
-    assert list(doc["jobs"]) == [job_id]
+    me = {"id": doc["id"], "pid": child.pid, "jobs": doc["jobs"]}
+    assert (doc["name"], list(doc["jobs"])) == ("waiter", [job_id])
     assert table.status == 0
     assert re.search(rf"^waiter-\S+ +{child.pid} .* {job_id} for \d+s$", table.out, re.M)
-    assert stopped.out.strip() == doc["id"]
-    assert ask("stop somebody").status == 1
+    assert (stranger.status, stranger.out) == (1, "")
+    assert "no worker lives with the name somebody" in stranger.err
+    assert (early.status, early.out) == (1, "")
+    assert f"worker {doc['id']} (pid {child.pid}) is left: runs {job_id} for" in early.err
+    assert early_doc == {"stopped": [], "left": [me], "file": queue.path}
+    assert late == (0, f"{doc['id']}\n", "")
     assert child.wait(60) == 0
     assert queue.get(job_id).status == "completed"
-    assert ask("workers").status == 1
-    assert ask("stop --json").doc["asked"] == []
+    assert ask("workers").status == ask("stop").status == 1
+
+
+def test_kill_ends_a_job_that_runs_and_tells_of_others_why_not(start, ask, queue, handlers):
+    runs, done = queue.enqueue("wait_for", "never"), queue.enqueue("shout", "a", run_at=4e9)
+    waits = queue.enqueue("shout", "b", run_at=4e9)
+    finish(queue, done)
+    child = start(f"work {handlers} --forever")
+    assert child.stdout.readline() == "waiting\n"
+
+    answer = ask(f"kill {waits} {runs} {done} nobody --wait 60")
+
+    assert (answer.status, answer.out) == (1, f"{runs}\n")
+    assert answer.err.splitlines() == [
+        f"dbbasic-queue: job {waits} does not run, it is pending: `cancel {waits}` is the word",
+        f"dbbasic-queue: job {done} is completed already",
+        "dbbasic-queue: no job has the id nobody",
+    ]
+    assert (queue.get(runs).status, queue.get(runs).error) == ("cancelled", "ended on request")
+    assert child.poll() is None
+
+
+def test_kill_waits_no_longer_than_it_was_told(start, ask, queue, handlers):
+    runs = queue.enqueue("stubborn", "over")
+    child = start(f"work {handlers}")
+    assert child.stdout.readline() == "waiting\n"
+
+    early = ask(f"kill --json {runs} --wait 0")
+    Path("over").touch()
+
+    assert (early.status, early.doc["ended"]) == (1, [])
+    assert early.doc["left"][0]["id"] == runs
+    assert "still runs, by worker w-" in early.err
+    assert child.wait(60) == 0
+
+
+def test_kill_of_a_job_whose_worker_died_says_so(start, ask, queue, handlers):
+    runs = queue.enqueue("wait_for", "never")
+    child = start(f"work {handlers}")
+    assert child.stdout.readline() == "waiting\n"
+    child.kill()
+    child.wait(60)
+
+    answer = ask(f"kill {runs}")
+
+    assert (answer.status, answer.out) == (1, "")
+    assert "no live worker: the next tick takes it in" in answer.err
 
 
 def test_run_runs_one_job_and_prints_its_result(ask, queue, handlers):
@@ -814,6 +877,7 @@ EVERY = {
     "workers": "workers",
     "archive": "archive --older-than 0",
     "backup": "backup copy.tsv",
+    "kill": "kill {pending}",
     "stop": "stop",
     "doctor": "doctor",
 }

@@ -87,6 +87,7 @@ COMMANDS = {
     "queue:purge": _command("Delete jobs for good, after asking", "purge"),
     "queue:archive": _command("Move old finished jobs to the archive", "archive"),
     "queue:backup": _command("Copy the queue to a file", "backup"),
+    "queue:kill": _command("End running jobs", "kill"),
     "queue:stop": _command("Ask the live workers to stop", "stop"),
     "queue:doctor": _command("Say what is wrong with the queue, and mend it", "doctor"),
 }

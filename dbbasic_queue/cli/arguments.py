@@ -2,13 +2,11 @@
 
 import argparse
 import math
-import re
-import time
-from datetime import datetime
 
 from .. import __version__
-from . import change, look, work
+from . import change, control, look, work
 from .output import PROGRAM
+from .values import duration, moment, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
 
 STATUSES = ("pending", "processing", "completed", "failed", "cancelled")
 STATUS_LINE = "Exit status: 0 yes or done, 1 no, nothing or not found, 2 wrong usage or an error."
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_EARLIEST = 100_000_000  # a smaller Unix time is a date without its dashes, or seconds from now
 _IMPORT = "module and name of the mapping from type to function, as in handlers:HANDLERS"
 
 
@@ -152,12 +148,6 @@ def _add_moves(add: "Callable[..., Parser]") -> None:
     p.add_argument("--yes", action="store_true", help="do not ask")
 
 
-def processes(text: str) -> "int | tuple[int, int]":
-    """Return what --processes says."""
-    least, dash, most = text.partition("-")
-    return (int(least), int(most)) if dash else int(least)
-
-
 def _add_work(add: "Callable[..., Parser]") -> None:
     p = add(
         "work", work.work, "Run the jobs that are due, and return: one tick.",
@@ -250,11 +240,21 @@ def _add_upkeep(add: "Callable[..., Parser]") -> None:
     p.add_argument("target", metavar="TARGET", help="the file to write; an old one is replaced")
 
     p = add(
-        "stop", change.stop, "Ask the live workers to stop after their current jobs.",
+        "stop", control.stop, "Ask the live workers to stop after their current jobs.",
         """stop
-           stop mailer""",
+           stop mailer --wait 5m""",
+        "The ids of those that have stopped are printed; who is left is told.",
     )  # fmt: skip
     p.add_argument("name", nargs="?", metavar="NAME", help="only workers with this name or id")
+    _wait(p)
+
+    p = add(
+        "kill", control.kill, "End running jobs, and print the ids of those that have ended.",
+        """kill 6474847126a6107c""",
+        "They become cancelled.  `cancel` is for jobs that do not run yet.",
+    )  # fmt: skip
+    p.add_argument("ids", nargs="+", metavar="ID")
+    _wait(p)
 
     p = add(
         "doctor", look.doctor, "Say what is wrong with the queue, and how to mend it.",
@@ -269,6 +269,11 @@ def _add_upkeep(add: "Callable[..., Parser]") -> None:
     p.add_argument("--mend", action="store_true", help=steps)
 
 
+def _wait(p: Parser) -> None:
+    how_long = "for the end, at most (default 10s)"
+    p.add_argument("--wait", type=duration, default=10, metavar="TIME", help=how_long)
+
+
 def _filters(p: Parser, doc: str) -> None:
     group = p.add_argument_group("filters", doc)
     group.add_argument("--status", choices=STATUSES)
@@ -277,37 +282,3 @@ def _filters(p: Parser, doc: str) -> None:
     group.add_argument("--worker", help="a worker's id or its name")
     age = "finished, or else added, longer ago than this: 90s, 5m, 2h, 7d"
     group.add_argument("--older-than", type=duration, metavar="TIME", help=age)
-
-
-# --- values
-
-
-def duration(text: str) -> float:
-    """Return the seconds of 90, 90s, 5m, 2h, 1d or 2w."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", text, re.ASCII)
-    if not match:
-        raise argparse.ArgumentTypeError(f"{text!r:.80} is no duration such as 90s, 5m, 2h, 7d")
-    seconds = float(match[1]) * _SECONDS[match[2]]
-    return int(seconds) if seconds == int(seconds) else seconds
-
-
-def moment(text: str) -> float:
-    """Return the Unix time of +5m, of Unix seconds, or of an ISO 8601 time."""
-    if text.startswith("+"):
-        return time.time() + duration(text[1:])
-    if re.fullmatch(r"\d+(\.\d*)?", text, re.ASCII):
-        seconds = float(text)
-        if 0 < seconds < _EARLIEST:
-            raise argparse.ArgumentTypeError(
-                f"{text} as Unix time is {time.strftime('%Y-%m-%d', time.gmtime(seconds))}; "
-                "write +30s for seconds from now, or a date as 2030-01-31"
-            )
-        return seconds
-    iso = text[:-1] + "+00:00" if text[-1:] in ("Z", "z") else text  # for Python 3.10
-    try:
-        at = datetime.fromisoformat(iso)
-        return at.timestamp()  # a naive one is local time
-    except (ValueError, OverflowError, OSError):
-        raise argparse.ArgumentTypeError(
-            f"{text!r:.80} is no time: give Unix seconds, ISO 8601, or +30s +5m +2h +1d"
-        ) from None

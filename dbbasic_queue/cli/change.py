@@ -1,4 +1,4 @@
-"""The commands that change the queue: enqueue, retry, cancel, purge, archive, backup, stop."""
+"""The commands that change the queue: enqueue, retry, cancel, purge, archive, backup."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from .output import Output, ask, numbered, tell
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from .. import Job
@@ -152,19 +152,6 @@ def backup(queue: Queue, given: "Namespace", out: Output) -> int:
     return 0
 
 
-def stop(queue: Queue, given: "Namespace", out: Output) -> int:
-    """Ask the live workers to stop."""
-    asked = [worker.id for worker in queue.stop(given.name)]
-    if out.json:
-        out.document({"asked": asked, "file": queue.path})
-    for id in () if out.json else asked:
-        out.line(id)
-    if not asked:
-        named = f" with the name {given.name}" if given.name else ""
-        tell(f"{queue.path}: no worker lives{named}")
-    return 0 if asked else 1
-
-
 # --- which jobs
 
 
@@ -172,14 +159,26 @@ def chosen(
     queue: Queue, given: "Namespace", *statuses: str, newest: bool = False
 ) -> "Iterator[Job]":
     """Yield the jobs that the filters choose, of these statuses (any, when there are none)."""
-    before = time.time() - given.older_than if given.older_than is not None else None
     status = statuses[0] if len(statuses) == 1 else None
     jobs = queue.jobs(status, given.type, given.queue, given.worker, newest)
-    for job in jobs:
-        if statuses and job.status not in statuses:
-            continue
-        if before is None or (job.finished_at or job.created_at) < before:
-            yield job
+    return filter(matching(given, *statuses), jobs)
+
+
+def matching(given: "Namespace", *statuses: str) -> "Callable[[Job], bool]":
+    """Return whether the filters choose a job, of these statuses (any, when there are none)."""
+    before = time.time() - given.older_than if given.older_than is not None else None
+    starts = (f"{given.worker}.", f"{given.worker}-")
+
+    def wanted(job: "Job") -> bool:
+        return (
+            (not statuses or job.status in statuses)
+            and given.type in (None, job.type)
+            and given.queue in (None, job.queue)
+            and (given.worker is None or (job.worker or "").startswith(starts))
+            and (before is None or (job.finished_at or job.created_at) < before)
+        )
+
+    return wanted
 
 
 def filtered(given: "Namespace") -> bool:
