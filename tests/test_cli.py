@@ -20,6 +20,7 @@ from freezegun import freeze_time
 
 from dbbasic_queue import Queue, cli
 from dbbasic_queue.cli.arguments import parser
+from dbbasic_queue.cli.work import Tally
 
 ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = "a\x1b[31mb\nc\td\re\x7ff\x9bg\u2028h\u0085i"
@@ -813,6 +814,43 @@ def test_kill_of_a_job_whose_worker_died_says_so(start, ask, queue, handlers):
 
     assert (answer.status, answer.out) == (1, "")
     assert "no live worker: the next tick takes it in" in answer.err
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_work_as_json_counts_in_every_process(start, queue, handlers, processes):
+    queue.enqueue_many([("shout", "a"), ("hostile", "b"), ("shout", "c")])
+
+    child = start(f"work {handlers} --json --max-attempts 1 --processes {processes}")
+    out, _ = child.communicate(timeout=60)
+
+    assert json.loads(out) == {"started": 3, "completed": 2, "failed": 1}
+
+
+def test_a_tally_writes_into_nobody_else_s_file(tmp_path):
+    tally = Tally()
+    tally.note("started", None)
+    counts = dict(tally.counts())
+
+    with open(tmp_path / "mine", "w+b", buffering=0) as mine:
+        os.dup2(mine.fileno(), tally._fd)  # a handler that closes all that it finds, and opens one
+        tally.note("completed", None)
+        tally.close()
+
+        assert (counts["started"], tally.counts()) == (1, counts)
+        assert os.fstat(mine.fileno()).st_size == 0
+    os.close(tally._fd)
+
+
+def test_work_as_json_ended_by_a_signal_says_what_it_did(start, queue, handlers):
+    done = queue.enqueue("wait_for", ".")
+    child = start(f"work {handlers} --forever --json --processes 1")
+    queue.wait(done, timeout=60)
+
+    child.send_signal(signal.SIGTERM)
+    out, _ = child.communicate(timeout=60)
+
+    assert child.returncode == 0
+    assert json.loads(out.removeprefix("waiting\n")) == {"started": 1, "completed": 1}
 
 
 def test_run_runs_one_job_and_prints_its_result(ask, queue, handlers):

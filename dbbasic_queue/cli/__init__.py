@@ -10,6 +10,7 @@ import sys
 from .. import Queue, QueueError
 from .arguments import Usage, parser
 from .output import Output, Unwritten, flush, tell
+from .progress import DOING, bytes_moved
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ def _answer(argv: "Sequence[str] | None") -> int:
     try:
         given = parser().parse_args(argv)
         queue = Queue(given.file)
-        status: int = given.call(queue, given, Output(json=given.json))
+        out = Output(json=given.json)
+        with out.progress(DOING.get(given.command, ""), bytes_moved(given.command, queue.path)):
+            status: int = given.call(queue, given, out)
         return status
     except SystemExit as ended:  # --help and --version; a worker that SIGTERM has stopped
         return ended.code if isinstance(ended.code, int) else 0

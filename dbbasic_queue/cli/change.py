@@ -8,6 +8,7 @@ import time
 from .. import Queue
 from ..errors import BadArgument
 from .output import Output, ask, numbered, tell
+from .progress import aside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ def _payload(text: str | None) -> "Any":
     if text is None:
         return None
     where = "the payload on stdin" if text == "-" else "the payload"
-    data = sys.stdin.buffer.read() if text == "-" else os.fsencode(text)
+    data = os.fsencode(text)
+    if text == "-":
+        with aside(restart=True):  # somebody may be typing
+            data = sys.stdin.buffer.read()
     try:
         return json.loads(data.decode())
     except (ValueError, RecursionError) as error:

@@ -6,14 +6,19 @@ Every text passes `visible` here, so that no payload, error or file name can ste
 import os
 import shutil
 import sys
+from contextlib import nullcontext
 from itertools import chain, islice
 
 from ..show import as_json, visible
+from .progress import Progress, aside, aside_on_stdout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from contextlib import AbstractContextManager
     from typing import Any
+
+    from .progress import More
 
 PROGRAM = "dbbasic-queue"
 PIPE_WIDTH = 200  # characters of a line of a table, where there is no terminal to ask
@@ -44,6 +49,13 @@ class Output:
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         self.colours = terminal and not plain
         self._width = shutil.get_terminal_size().columns if terminal else PIPE_WIDTH
+        at_a_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self.shows_progress = at_a_terminal and not json and os.environ.get("TERM") != "dumb"
+
+    def progress(self, doing: str, more: "More") -> "AbstractContextManager[None]":
+        """Return the context in which a line on the terminal says how far this is."""
+        shown = self.shows_progress and bool(doing)
+        return Progress(sys.stderr.fileno(), doing, more) if shown else nullcontext()
 
     # --- for people
 
@@ -116,7 +128,18 @@ class Output:
 def emit(text: str, end: str = "\n") -> None:
     """Print a text that is safe already."""
     try:
-        print(text, end=end)
+        with aside_on_stdout():
+            print(text, end=end)
+    except OSError as error:
+        raise Unwritten from error
+
+
+def emit_bytes(data: bytes) -> None:
+    """Print bytes as they are, whatever the locale: the file is UTF-8, and so is what it gives."""
+    try:
+        with aside_on_stdout():
+            if sys.stdout is not None:
+                sys.stdout.buffer.write(data)
     except OSError as error:
         raise Unwritten from error
 
@@ -127,7 +150,8 @@ def tell(text: str, name: str = PROGRAM) -> None:
     if sys.stderr is None:
         return
     try:
-        print(visible(f"{name}: {text}" if name else text), file=sys.stderr, flush=True)
+        with aside():
+            print(visible(f"{name}: {text}" if name else text), file=sys.stderr, flush=True)
     except OSError:  # closed, or a pipe that nobody reads
         return
 
@@ -135,8 +159,9 @@ def tell(text: str, name: str = PROGRAM) -> None:
 def ask(question: str) -> bool:
     """Ask on the terminal; only a plain yes is one."""
     flush(sys.stdout)
-    print(f"{visible(question)} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    with aside(restart=True):
+        print(f"{visible(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def flush(stream: "Any") -> None:

@@ -1,5 +1,6 @@
 """The commands that run jobs: work (one tick, or as long as you say) and run (one job, here)."""
 
+import fcntl
 import importlib
 import logging
 import os
@@ -23,6 +24,17 @@ if TYPE_CHECKING:
     from .. import Job
 
     Handlers = Mapping[str, Callable[[Any], Any]]
+
+
+_EVENTS = {
+    "started": b"s",
+    "completed": b"c",
+    "failed": b"f",
+    "retried": b"r",
+    "snoozed": b"z",
+    "cancelled": b"x",
+    "recovered": b"v",
+}
 
 
 class _Lines(logging.Formatter):
@@ -81,6 +93,7 @@ def _leave(number: int, frame: "FrameType | None") -> None:
 
 def work(queue: Queue, given: "Namespace", out: Output) -> int:
     """Run the jobs that are due, and return."""
+    tally = None
     before = signal.getsignal(signal.SIGTERM)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _leave)  # the worker calls it when it has stopped
@@ -88,28 +101,85 @@ def work(queue: Queue, given: "Namespace", out: Output) -> int:
         handlers = load(given.handlers)
         _log_to_stderr(logging.INFO if given.verbose else logging.WARNING)
         logging.getLogger("dbbasic_queue").info("queue %s", queue.path)
-        done: list[str] = []
-        queue.process_jobs(
-            handlers,
-            given.max_attempts,
-            queues=_labels(given.queue),
-            run_for=given.run_for,
-            max_jobs=given.max_jobs,
-            processes=given.processes,
-            memory=given.memory,
-            name=given.name,
-            timeout=given.timeout,
-            backoff=given.backoff,
-            max_workers=given.max_workers,
-            grace=given.grace,
-            listeners=[lambda event, job: done.append(event)] if out.json else (),
-        )
+        shows = out.shows_progress and not given.verbose
+        tally = Tally() if out.json or shows else None
+        try:
+            with out.progress("working" if shows else "", tally.text if tally else str):
+                queue.process_jobs(
+                    handlers,
+                    given.max_attempts,
+                    queues=_labels(given.queue),
+                    run_for=given.run_for,
+                    max_jobs=given.max_jobs,
+                    processes=given.processes,
+                    memory=given.memory,
+                    name=given.name,
+                    timeout=given.timeout,
+                    backoff=given.backoff,
+                    max_workers=given.max_workers,
+                    grace=given.grace,
+                    listeners=[tally.note] if tally else (),
+                )
+        except _Terminated:
+            pass  # it has stopped in good order
+        if out.json and tally:
+            out.document({event: count for event, count in tally.counts().items() if count})
     finally:
+        if tally:
+            tally.close()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
-    if out.json:
-        out.document({event: done.count(event) for event in dict.fromkeys(done)})
     return 0
+
+
+class Tally:
+    """How many events there were, in this process and in those that it forks.
+
+    Each is a byte at the end of a file without a name that they all share.
+    """
+
+    def __init__(self) -> None:
+        import tempfile
+
+        with tempfile.TemporaryFile(buffering=0) as file:
+            fd = self._fd = os.dup(file.fileno())
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)
+        self._own = self._identity()
+        self._read = 0
+        self._counts = dict.fromkeys(_EVENTS, 0)
+
+    def close(self) -> None:
+        if self._is_there():
+            os.close(self._fd)
+
+    def _identity(self) -> tuple[int, int]:
+        st = os.fstat(self._fd)
+        return st.st_dev, st.st_ino
+
+    def _is_there(self) -> bool:
+        """Whether the descriptor is still ours: a handler may have closed all that it found."""
+        try:
+            return self._identity() == self._own
+        except OSError:
+            return False
+
+    def note(self, event: str, job: "Job") -> None:
+        """Count one event; this is a listener."""
+        if event in _EVENTS and self._is_there():
+            os.write(self._fd, _EVENTS[event])
+
+    def counts(self) -> "dict[str, int]":
+        """Return how often each event has come until now."""
+        while self._is_there() and (new := os.pread(self._fd, 1 << 20, self._read)):
+            self._read += len(new)
+            for event, letter in _EVENTS.items():
+                self._counts[event] += new.count(letter)
+        return self._counts
+
+    def text(self) -> str:
+        """Return what the line on the terminal says of them."""
+        counts = self.counts()
+        return f", {counts['completed']} completed, {counts['failed']} failed"
 
 
 def _labels(text: str | None) -> "list[str] | None":
