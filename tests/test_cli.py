@@ -915,6 +915,7 @@ EVERY = {
     "workers": "workers",
     "archive": "archive --older-than 0",
     "backup": "backup copy.tsv",
+    "export": "export",
     "kill": "kill {pending}",
     "stop": "stop",
     "doctor": "doctor",
@@ -1063,7 +1064,7 @@ def test_every_example_in_the_help_is_a_command(ask):
     for name, one in commands().items():
         for line in one.epilog.splitlines():
             if line.startswith("  dbbasic-queue"):
-                words = re.split(r" [<|] | \$\(", line)[0].split("#")[0]
+                words = re.split(r" [<>|] | \$\(", line)[0].split("#")[0]
                 given = shlex.split(words)[1:]
                 parser().parse_args(given + (["x"] if "$(" in line else []))
                 assert given[0] == name

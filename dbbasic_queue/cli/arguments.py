@@ -4,7 +4,7 @@ import argparse
 import math
 
 from .. import __version__
-from . import change, control, look, work
+from . import change, control, export, look, work
 from .output import PROGRAM
 from .values import duration, moment, processes
 
@@ -199,6 +199,20 @@ def _add_questions(add: "Callable[..., Parser]") -> None:
     p.add_argument("--id", nargs="+", action="extend", metavar="ID", help="these jobs")
     p.add_argument("--newest", action="store_true", help="the last one first")
     p.add_argument("--limit", type=int, metavar="N", help="at most so many")
+
+    p = add(
+        "export", export.export, "Write jobs as CSV, TSV or JSON.",
+        """export > jobs.csv
+           export --status failed --format jsonl | jq .error
+           export --archived --out /mnt/reports/jobs.csv""",
+        "csv and tsv are for spreadsheets: a cell that would be a formula there gets a ' before\n"
+        "it.  jsonl is one JSON document a line.",
+    )  # fmt: skip
+    _filters(p, "which jobs; all of these must hold (default: every job)")
+    p.add_argument("--archived", action="store_true", help="the jobs in the archive too")
+    p.add_argument("--format", choices=export.FORMATS, help="default csv; json with --json")
+    where = "the file to write, readable by you alone; an old one is replaced (default: stdout)"
+    p.add_argument("--out", metavar="FILE", help=where)
 
     p = add(
         "show", look.show, "Show everything about one job, an archived one too.",
