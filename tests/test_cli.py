@@ -915,6 +915,7 @@ EVERY = {
     "workers": "workers",
     "archive": "archive --older-than 0",
     "backup": "backup copy.tsv",
+    "edit": "edit",
     "export": "export",
     "kill": "kill {pending}",
     "stop": "stop",
@@ -927,12 +928,17 @@ def commands():
     return action.choices
 
 
+@pytest.fixture
+def quiet_editor(monkeypatch):
+    monkeypatch.setenv("VISUAL", "true")
+
+
 def test_the_table_of_these_tests_has_every_command():
     assert set(EVERY) == set(commands())
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_json_is_one_document(ask, queue, five, handlers, name):
+def test_json_is_one_document(ask, queue, five, handlers, quiet_editor, name):
     shout = queue.enqueue("shout", HOSTILE)
 
     answer = ask("--json " + EVERY[name].format(**five, shout=shout, handlers=handlers))
@@ -944,7 +950,9 @@ def test_json_is_one_document(ask, queue, five, handlers, name):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_p35_hostile_text_never_reaches_the_terminal(ask, queue, five, handlers, name):
+def test_p35_hostile_text_never_reaches_the_terminal(
+    ask, queue, five, handlers, quiet_editor, name
+):
     shout = queue.enqueue("shout", HOSTILE, columns={"tenant": HOSTILE})
     with queue.edit() as e:
         for job in list(e.scan()):

@@ -88,6 +88,7 @@ COMMANDS = {
     "queue:retry": _command("Make failed or cancelled jobs pending again", "retry"),
     "queue:cancel": _command("Cancel pending jobs", "cancel"),
     "queue:purge": _command("Delete jobs for good, after asking", "purge"),
+    "queue:edit": _command("Change jobs in your editor", "edit"),
     "queue:export": _command("Write jobs as CSV, TSV or JSON", "export"),
     "queue:archive": _command("Move old finished jobs to the archive", "archive"),
     "queue:backup": _command("Copy the queue to a file", "backup"),

@@ -4,7 +4,7 @@ import argparse
 import math
 
 from .. import __version__
-from . import change, control, export, look, work
+from . import change, control, edit, export, look, work
 from .output import PROGRAM
 from .values import duration, moment, processes
 
@@ -146,6 +146,19 @@ def _add_moves(add: "Callable[..., Parser]") -> None:
     _filters(p, "which of the finished jobs, or of those with --status")
     p.add_argument("--all", action="store_true", help="every finished job")
     p.add_argument("--yes", action="store_true", help="do not ask")
+
+    p = add(
+        "edit", edit.edit, "Change jobs in your editor: $VISUAL, else $EDITOR.",
+        """edit --status failed --type send_email
+           edit 6474847126a6107c""",
+        "You edit a copy, and hold up nobody.  A line is applied while its job is still as it was\n"
+        "in the copy.  To delete a line deletes the job; a line with an empty id adds one.  What\n"
+        "runs is left out.  Lines that cannot be applied are kept in a file that is named.  When\n"
+        "the editor ends with a status other than 0, nothing is applied.  One that returns at\n"
+        "once needs its word for waiting, as in EDITOR='code --wait'.",
+    )  # fmt: skip
+    p.add_argument("ids", nargs="*", metavar="ID")
+    _filters(p, "which jobs; all of these must hold (default: every job)")
 
 
 def _add_work(add: "Callable[..., Parser]") -> None:
