@@ -10,7 +10,7 @@ from .after import WAITING, parse
 from .disk import QueueFile
 from .edit import Edit
 from .errors import BadArgument, NotStored, in_seconds
-from .files import blocks, last_line, read_header, sync, sync_folder, write_all
+from .files import blocks, copy_target, last_line, read_header, sync, sync_folder, write_all
 from .job import Job
 from .journal import all_lines, overlay, worker_of
 from .lock import make
@@ -160,10 +160,7 @@ def _append(fd: int, header: Header, jobs: list[Job]) -> None:
 
 def backup(edit: Edit, file: QueueFile, path: str) -> None:
     """Write the queue, with what workers have finished, to `path` by rename."""
-    if not os.path.isdir(os.path.dirname(path)):
-        raise BadArgument(f"{path}: there is no such folder")
-    if os.path.isdir(path) or os.path.realpath(path) == file.real:
-        raise BadArgument(f"{path}: a backup goes into a file of its own")
+    path = copy_target(path, file.real)
     with edit as e:
         if not e.exists:
             raise BadArgument(f"{file.path}: there is no queue to back up")

@@ -6,6 +6,7 @@ a ' before them here.  The queue file is not changed.
 
 import os
 
+from .files import copy_target as copy_target
 from .files import read_header
 from .job import Job
 from .journal import all_lines, overlay, worker_of

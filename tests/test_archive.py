@@ -330,3 +330,22 @@ def test_a_backup_lands_on_no_queue_and_no_folder(tmp_path, name):
     assert os.stat("q.tsv").st_ino == before
     assert sorted(os.listdir()) == names
     assert os.path.islink("link.tsv")
+
+
+@pytest.mark.parametrize("own", [".lock", ".d/hint", ".d/archive/2030-01.tsv"])
+def test_a_backup_never_replaces_a_file_of_the_queue_itself(queue, own):
+    queue.enqueue("t")
+
+    with pytest.raises(QueueError, match="the queue's own"):
+        queue.backup(queue.path + own)
+
+
+def test_a_backup_never_replaces_what_is_no_regular_file(queue, tmp_path):
+    queue.enqueue("t")
+    os.mkfifo(tmp_path / "fifo")
+
+    for target in (tmp_path / "fifo", "/dev/null"):
+        with pytest.raises(QueueError, match="is no regular file"):
+            queue.backup(target)
+
+    assert (tmp_path / "fifo").is_fifo()

@@ -1112,3 +1112,16 @@ def test_each_of_the_family_s_commands_has_help(capsys):
         assert command.__doc__
         command(["--help"])
     assert capsys.readouterr().out.count("usage: dbbasic-queue") == len(cli.COMMANDS)
+
+
+def test_work_runs_async_handlers_side_by_side(queue, ask, tmp_path):
+    (tmp_path / "naps.py").write_text(
+        "import asyncio\nasync def nap(p):\n    await asyncio.sleep(p)\nHANDLERS = {'nap': nap}\n"
+    )
+    queue.enqueue_many([("nap", 0.2)] * 10)
+    before = time.monotonic()
+
+    assert ask("work naps:HANDLERS --concurrency 10").status == 0
+
+    assert queue.counts() == {"completed": 10}
+    assert time.monotonic() - before < 1.5  # 2 s one after the other

@@ -184,6 +184,8 @@ def _add_work(add: "Callable[..., Parser]") -> None:
     many = "fork N workers, or from LEAST to MOST by what waits (default: run in this process)"
     p.add_argument("--processes", type=processes, default=0, metavar="N|LEAST-MOST", help=many)
     p.add_argument("--memory", type=int, metavar="MB", help="what each of these may use")
+    beside = "how many `async def` handlers run side by side in a worker (default 1)"
+    p.add_argument("--concurrency", type=int, default=1, metavar="N", help=beside)
     p.add_argument("--name", help="leads this worker's id")
     p.add_argument("--max-workers", type=int, metavar="N", help="leave when so many live already")
     grace = "what the current job gets after SIGTERM (default: as long as it takes)"

@@ -5,7 +5,7 @@ from itertools import chain
 
 from .. import Queue
 from ..errors import BadArgument, NotStored
-from ..export import inert, read, spreadsheet_row
+from ..export import copy_target, inert, read, spreadsheet_row
 from ..show import as_json, document
 from .change import filtered, matching
 from .output import Output, emit_bytes, numbered, tell
@@ -26,7 +26,7 @@ def export(queue: Queue, given: "Namespace", out: Output) -> int:
     form = given.format or ("json" if out.json and not given.out else "csv")
     if out.json and not given.out and form != "json":
         raise BadArgument(f"--json and --format {form}: one of the two, or --out FILE")
-    target = _target(queue, given.out) if given.out else None
+    target = copy_target(given.out, os.path.realpath(queue.path)) if given.out else None
     try:
         header, every = read(queue, archived=given.archived)
     except FileNotFoundError:
@@ -90,19 +90,6 @@ def _json(form: str, jobs: "Iterable[Job]") -> "Iterator[str]":
 
 
 # --- to a file
-
-
-def _target(queue: Queue, path: str) -> str:
-    """Return the file to write; BadArgument for one that is not ours to replace."""
-    target, own = os.path.realpath(path), os.path.realpath(queue.path)
-    same = os.path.exists(target) and os.path.exists(own) and os.path.samefile(target, own)
-    if same or target in (own, own + ".lock") or target.startswith(own + ".d" + os.sep):
-        raise BadArgument(f"{path}: is the queue's own; export to another file")
-    if not os.path.isdir(os.path.dirname(target)):
-        raise BadArgument(f"{path}: there is no such folder")
-    if os.path.exists(target) and not os.path.isfile(target):
-        raise BadArgument(f"{path}: is no regular file")
-    return target
 
 
 def _write(lines: "Iterable[str]", target: str, mode: int) -> None:

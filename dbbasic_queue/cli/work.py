@@ -113,6 +113,7 @@ def work(queue: Queue, given: "Namespace", out: Output) -> int:
                     max_jobs=given.max_jobs,
                     processes=given.processes,
                     memory=given.memory,
+                    concurrency=given.concurrency,
                     name=given.name,
                     timeout=given.timeout,
                     backoff=given.backoff,
