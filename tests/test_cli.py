@@ -752,8 +752,18 @@ def test_workers_shows_who_lives_and_stop_waits_for_them(start, ask, queue, hand
     stranger = ask("stop somebody")
     early = ask("stop waiter --wait 0.1s")
     early_doc = ask("stop --json --wait 0").doc
-    threading.Timer(0.2, Path("over").touch).start()
+
+    def let_go():  # when `stop` has asked, and waits
+        until = time.monotonic() + 30
+        while request.read_bytes().count(b"\n") < 3 and time.monotonic() < until:
+            time.sleep(0.005)
+        Path("over").touch()
+
+    request = Path(f"{queue.path}.d/workers/{doc['id']}.stop")
+    watching = threading.Thread(target=let_go)
+    watching.start()
     late = ask("stop --wait 60")
+    watching.join()
 
     me = {"id": doc["id"], "pid": child.pid, "jobs": doc["jobs"]}
     assert (doc["name"], list(doc["jobs"])) == ("waiter", [job_id])
