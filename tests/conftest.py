@@ -21,6 +21,7 @@ SLOW = {
 }
 LEFT_OUT = pytest.StashKey[int]()
 FOLDERS = itertools.count()
+MEMORY = "/dev/shm"
 # With -S a Python starts in a third of the time: what .pth files import is none of our business.
 PACKAGES = f"import sys; sys.path += {[path for path in sys.path if 'site-packages' in path]}"
 
@@ -29,15 +30,30 @@ freezegun.configure(extend_ignore_list=["filelock"])
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quick_disk(request):
-    """Wait for no disk in a plain run: no test cuts the power. With --all every sync is real."""
-    if everything(request.config):
+def quick_disk(tmp_path_factory, pytestconfig):
+    """Do not wait for the disk in a plain run: no test cuts the power.
+
+    The tests' folders lie in memory where it has room; elsewhere, too, a sync returns at once.
+    With --all they lie on the disk, and every sync is real.
+    """
+    if everything(pytestconfig):
         yield
         return
+    with pytest.MonkeyPatch.context() as patch:
+        if memory_has_room() and "PYTEST_DEBUG_TEMPROOT" not in os.environ:
+            patch.setenv("PYTEST_DEBUG_TEMPROOT", MEMORY)
+        tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
         for name in ("fsync", "fdatasync"):
             patch.setattr(os, name, os.fstat, raising=False)  # still an error for a bad descriptor
         yield
+
+
+def memory_has_room():
+    if not os.access(MEMORY, os.W_OK):
+        return False
+    found = os.statvfs(MEMORY)
+    return not found.f_flag & os.ST_NOEXEC and found.f_bavail * found.f_frsize > 1 << 30
 
 
 @pytest.fixture
