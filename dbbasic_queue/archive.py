@@ -119,7 +119,8 @@ def _add_to(file: QueueFile, month: str, jobs: list[Job]) -> None:
             _append(fd, header, jobs)
         finally:
             os.close(fd)
-        sync_folder(folder)
+        for one in (folder, file.side, os.path.dirname(file.real)):  # perhaps made just now
+            sync_folder(one)
     except OSError as error:
         raise NotStored(f"{path}: not archived: {error.strerror}") from error
 
@@ -131,6 +132,12 @@ def _widen(file: QueueFile, path: str, columns: "set[str]") -> Header:
         with open(path, "rb") as before:
             old = read_header(before.fileno(), path)
             lines = before.read().partition(b"\n")[2]
+    try:
+        os.unlink(
+            path + ".tmp"
+        )  # of one who died; after a power cut perhaps a second name of `path`
+    except FileNotFoundError:
+        pass
     header = (old or HEADER).with_columns(columns)
     if old is not header:
         rows = [rehead(line, old or header, header) for line in lines.split(b"\n")]

@@ -21,6 +21,7 @@ from .files import (
     reason,
     sync,
     sync_folder,
+    sync_path,
     write_all,
 )  # fmt: skip
 from .lock import Lock, make, try_lock
@@ -90,16 +91,20 @@ class QueueFile:
         temporary = self._temporary(real)
         try:
             fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660)
+            settled = True
             try:
                 write_all(fd, HEADER.line + b"\n")
                 sync(fd)
                 os.link(temporary, real)
+                settled = False  # and the second link says so, should we die
+                sync_path(folder)
+                settled = True
             except FileExistsError:
                 return
             finally:
                 os.close(fd)
-                os.unlink(temporary)
-            sync_folder(folder)
+                if settled:
+                    os.unlink(temporary)
         except OSError as error:
             raise NotStored(f"{self.path}: cannot be made: {error.strerror}") from error
 
@@ -182,11 +187,16 @@ class QueueFile:
             raise NotStored(f"{self.path}: perhaps stored: {error.strerror}, twice") from error
 
     def settle_rename(self) -> None:
-        """Sync the folder for a rename whose author died before he did: see `unsettled`."""
-        unsettled = os.path.join(self.side, "unsettled")
+        """Sync the folder for one who died before he did: after a rename, which `unsettled` tells,
+        or after the first use, which a second link tells.
+        """
+        folder, unsettled = os.path.dirname(self.real), os.path.join(self.side, "unsettled")
         if os.path.exists(unsettled):
-            sync_folder(os.path.dirname(self.real))
+            sync_folder(folder)
             os.unlink(unsettled)
+        if self._lock.seen.st_nlink > 1:
+            sync_path(folder)
+            self._sweep(folder)
 
     # --- all of it
 
@@ -199,7 +209,7 @@ class QueueFile:
         """
         folder = os.path.dirname(self.real)
         if seen.st_nlink > 1:
-            self._sweep(folder)  # of a first use that was killed, perhaps
+            self.settle_rename()  # of a first use that was killed, perhaps
         if os.fstat(self.fd).st_nlink > 1:
             raise QueueError(
                 f"{self.path}: has another hard link, which a rename would cut off; remove it first"
@@ -214,10 +224,10 @@ class QueueFile:
             self._keep_owner(fd, seen)
             self.write(pieces, fd)
             os.fsync(fd)
-            self._hold(fd)
-            now = os.stat(self.path)
-            same = now.st_ino == seen.st_ino and now.st_size == seen.st_size
-            if not same or now.st_mtime_ns != seen.st_mtime_ns:
+            if not try_lock(fd):
+                raise Changed(f"{self.path}: somebody locked our neighbour; nothing was changed")
+            now, stamp = os.stat(self.path), ("st_ino", "st_size", "st_mtime_ns")
+            if any(getattr(now, one) != getattr(seen, one) for one in stamp):
                 raise Changed(
                     f"{self.path}: was written without the lock meanwhile; nothing was changed"
                 )
@@ -268,12 +278,6 @@ class QueueFile:
         if size:
             write_all(target, b"".join(waiting))
 
-    def _hold(self, fd: int) -> None:
-        if not try_lock(fd):
-            raise Changed(
-                f"{self.path}: somebody locked our neighbour file; nothing was changed, try again"
-            )
-
     def _keep_owner(self, fd: int, seen: os.stat_result) -> None:
         if dress(fd, seen):
             return
@@ -305,13 +309,18 @@ class QueueFile:
     # --- beside it
 
     def make_side(self, *names: str) -> str:
-        """Make the side folder, and one in it, as open as the queue file is; return the path."""
+        """Make the side folder, and one in it, as open as the queue file is; return the path.
+
+        The name of that one is synced in any case: who made it may have died before he did.
+        """
         path = self.side
         for name in ("", *names):
             path = os.path.join(path, name) if name else path
-            if not is_folder(path):
+            made = not is_folder(path)
+            if made:
                 os.mkdir(path, 0o700)
                 dress_folder(path, os.stat(self.real))
+            if made or name:
                 sync_folder(os.path.dirname(path))
         return path
 
@@ -319,12 +328,6 @@ class QueueFile:
         """Return the names in the folder of the workers, [] when there is none."""
         path = os.path.join(self.side, "workers")
         return os.listdir(path) if is_folder(self.side) and is_folder(path) else []
-
-    def put(self, name: str, data: bytes) -> None:
-        """Replace a small file in the side folder by rename, unsynced: for what may be lost."""
-        path = os.path.join(self.make_side(), name)
-        self.note(path + ".tmp", data)
-        os.rename(path + ".tmp", path)
 
     def note(self, path: str, data: bytes, *, durable: bool = False) -> None:
         """Write a small file that is made once, without the lock: a request, a reason."""

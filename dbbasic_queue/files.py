@@ -71,6 +71,21 @@ def sync_folder(path: str) -> None:
         os.close(fd)
 
 
+def sync_path(path: str) -> None:
+    """Sync a folder and all above it on its file system: any of them may have been made just now,
+    and by somebody who died before he synced it.
+    """
+    device = os.stat(path).st_dev
+    while os.stat(path).st_dev == device:
+        try:
+            sync_folder(path)
+        except PermissionError:
+            pass  # not ours to read, and so not made by us
+        if path == os.path.dirname(path):
+            return
+        path = os.path.dirname(path)
+
+
 def copy_range(source: int, target: int, start: int, stop: int) -> None:
     """Append the bytes start..stop of one file to another, inside the kernel where it can."""
     while start < stop and hasattr(os, "copy_file_range"):
@@ -162,9 +177,9 @@ def read_header(fd: int, path: str) -> Header | None:
         if not more:
             break
         start += more
-    line, newline, _ = start.partition(b"\n")
-    if not newline and HEADER.line.startswith(line):
-        return None
+    line = start.partition(b"\n")[0]
+    if len(start) <= len(HEADER.line) + 1 and HEADER.line.startswith(start.rstrip(b"\0")):
+        return None  # torn, or zeros: what a power cut may leave of a header in the making
     return parse_header(line, path)
 
 

@@ -168,9 +168,15 @@ def carry(
 
 
 def write(file: "QueueFile", hint: Hint) -> None:
-    """Store the hint, when the folder lets us; nothing depends on it."""
+    """Store the hint by rename, unsynced, when the folder lets us; nothing depends on it."""
     try:
-        file.put("hint", hint.line())
+        path = os.path.join(file.make_side(), "hint")
+        try:
+            os.unlink(path + ".tmp")  # after a power cut perhaps a second name of the hint
+        except FileNotFoundError:
+            pass
+        file.note(path + ".tmp", hint.line())
+        os.rename(path + ".tmp", path)
     except OSError:
         forget(file)
 

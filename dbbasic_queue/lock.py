@@ -14,7 +14,7 @@ import time
 import weakref
 
 from .errors import ForeignFile, QueueBusy, QueueError
-from .files import DENIED, close_own, dress, identity, refuse_network_mount, sync_folder
+from .files import DENIED, close_own, dress, identity, refuse_network_mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -296,11 +296,10 @@ def _inode(path: str) -> int:
 
 
 def make_folder(path: str) -> None:
-    """Make the folder of a queue where it is missing."""
+    """Make the folder of a queue where it is missing; whoever makes the file syncs it."""
     if not os.path.isdir(path):
         try:
             os.makedirs(path, exist_ok=True)
-            sync_folder(os.path.dirname(path))
         except OSError as error:
             raise QueueError(f"{path}: cannot be made: {error.strerror}") from error
 

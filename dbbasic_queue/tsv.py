@@ -110,6 +110,8 @@ def row(line: bytes, header: Header) -> list[bytes] | None:
     cells = split(line, header)
     if cells is None or cells[3] not in _STATUSES or not cells[0] or not cells[1]:
         return None
+    if b"\0" in line:  # a power cut left a part of it out
+        return None
     for at in header.numbers:
         cell = cells[at]
         if len(cell) > LONGEST_NUMBER:

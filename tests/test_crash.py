@@ -8,6 +8,9 @@ import os
 import pytest
 from faults import calls, reader, scenes
 
+from dbbasic_queue import Queue, errors
+from dbbasic_queue.tsv import HEADER
+
 # Scenes of many calls: here every so many-th goes wrong, each one in tests/faults/test_calls.py.
 EVERY = {"archive": 3, "tick": 5, "recovery": 5}
 
@@ -129,6 +132,45 @@ def test_p2_a_new_folder_is_synced_into_the_one_above_it(tmp_path):
     assert made.index(f"fsync {tmp_path.name}") > made.index("mkdir data")
 
 
+def test_p2_every_new_folder_above_the_first_file_is_synced(tmp_path):
+    queue = Queue(tmp_path / "one" / "two" / "queue.tsv")
+
+    made = calls.made_by(lambda: queue.enqueue("run"))
+
+    linked = next(at for at, call in enumerate(made) if call.startswith("link "))
+    for name in (tmp_path.name, "one", "two"):
+        assert f"fsync {name}" in made[linked:], name
+
+
+@pytest.mark.parametrize("call", ["link", "unlink"])
+def test_p2_t12_after_a_first_use_that_was_killed_the_next_append_syncs_the_folder(tmp_path, call):
+    folder = scenes.Folder(tmp_path)
+    how = calls.finish_and_die if call == "link" else calls.die
+    fault = calls.Mode("killed at", False, lambda name, args, room: name == call, how)
+    outcome = calls.attempt(lambda: scenes.enqueue(folder), fault, 1)
+
+    made = calls.made_by(lambda: scenes.enqueue(folder))
+
+    assert outcome.killed
+    assert made.index("fsync data") < made.index("fdatasync queue.tsv")
+    assert f"fsync {tmp_path.name}" in made
+    assert len(folder.rows()) == 1
+    assert not reader.leftovers(folder.file)
+    assert "fsync data" not in calls.made_by(lambda: scenes.enqueue(folder))
+
+
+def test_p2_p29_t12_a_first_use_whose_folder_cannot_be_synced_is_settled_by_the_next(tmp_path):
+    folder = scenes.Folder(tmp_path)
+    fault = calls.Mode("sync error at", False, lambda name, *_: name == "fsync", calls.io_error)
+    outcome = calls.attempt(lambda: scenes.enqueue(folder), fault, 1)
+
+    made = calls.made_by(lambda: scenes.enqueue(folder))
+
+    assert "NotStored" in outcome.raised
+    assert made.index("fsync data") < made.index("fdatasync queue.tsv")
+    assert not reader.leftovers(folder.file)
+
+
 def test_p2_an_edit_is_synced_before_its_rename_and_the_folder_after_it(jobs):
     made = calls.made_by(lambda: scenes.cancel(jobs))
 
@@ -194,6 +236,92 @@ def test_p2_a_worker_file_is_on_the_disk_before_a_row_names_it(jobs):
 
     named = next(at for at, call in enumerate(made) if call.startswith("rename .queue.tsv."))
     assert made.index("fsync workers") < named
+
+
+def test_p11_t12_a_folder_of_workers_by_one_who_died_is_synced_before_a_row_names_a_worker(jobs):
+    """Till then a power cut could take the folder, and with it what has finished."""
+
+    def makes_it(name, args, room):
+        return name == "mkdir" and args[0].endswith("workers")
+
+    fault = calls.Mode("killed after", False, makes_it, calls.finish_and_die)
+    outcome = calls.attempt(jobs.tick, fault, 1)
+
+    made = calls.made_by(jobs.tick)
+
+    named = next(at for at, call in enumerate(made) if call.startswith("rename .queue.tsv."))
+    assert outcome.killed
+    assert "mkdir workers" not in made[:named]
+    assert made.index("fsync queue.tsv.d") < named
+
+
+def test_p2_t12_an_archive_is_on_the_disk_with_all_its_folders_before_a_row_is_taken_out(tmp_path):
+    folder = scenes.Folder(tmp_path)
+    scenes.finished_jobs(folder)
+    folder.file.with_name("queue.tsv.d").joinpath("archive").mkdir()
+
+    made = calls.made_by(lambda: scenes.archive(folder))
+
+    renamed = next(at for at, call in enumerate(made) if call.startswith("rename .queue.tsv."))
+    for name in ("archive", "queue.tsv.d", "data"):
+        assert f"fsync {name}" in made[:renamed], name
+
+
+# --- what a power cut may leave
+
+
+@pytest.mark.parametrize("size", [0, 1, 60])
+def test_p6_a_header_of_which_only_zeros_reached_the_disk_is_written_again(tmp_path, size):
+    file = tmp_path / "queue.tsv"
+    whole = HEADER.line + b"\n"
+    file.write_bytes(whole[:size] + bytes(len(whole) - size))
+
+    id = Queue(file).enqueue("run")
+
+    assert list(reader.by_id(file)) == [id]
+
+
+def test_p32_zeros_that_are_no_header_of_ours_are_not_touched(tmp_path):
+    file = tmp_path / "image"
+    file.write_bytes(bytes(4096))
+
+    with pytest.raises(errors.ForeignFile):
+        Queue(file).enqueue("run")
+
+    assert file.read_bytes() == bytes(4096)
+
+
+def test_p4_a_row_of_which_a_part_is_zeros_is_no_job_and_is_left_as_it_is(jobs):
+    line = reader.read(jobs.file)[0].line
+    torn = bytes(8) + line[8:] + b"\n"
+    with jobs.file.open("ab") as file:
+        file.write(torn)
+
+    jobs.tick()
+
+    assert set(jobs.effects()) == set(jobs.known.values())
+    assert torn in jobs.file.read_bytes()
+
+
+def test_p27_a_second_name_of_the_hint_or_of_an_archive_goes_and_its_content_stays(tmp_path):
+    """A rename of which only the new name reached the disk."""
+    folder = scenes.Folder(tmp_path)
+    scenes.finished_jobs(folder)
+    folder.queue().archive(0)
+    folder.queue().enqueue("run")
+    folder.tick()
+    side = folder.file.with_name("queue.tsv.d")
+    month = next(side.joinpath("archive").iterdir())
+    for path in (side / "hint", month):
+        path.with_name(path.name + ".tmp").hardlink_to(path)
+    archived = reader.by_id(month)
+    folder.queue().enqueue("run")
+    folder.tick()
+
+    folder.queue().archive(0)
+
+    assert archived.items() < reader.by_id(month).items()
+    assert not reader.leftovers(folder.file)
 
 
 # --- a last line that is cut off
