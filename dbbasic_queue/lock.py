@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _filelock: "Any" = None
 _KEPT = 64  # lock files held open between calls
 _locks: "weakref.WeakSet[Lock]" = weakref.WeakSet()
-_open: "dict[Lock, None]" = {}  # those whose lock file is held open, the oldest first
+# Those whose lock file is held open, the oldest first; one that nobody refers to closes its own.
+_open: "weakref.WeakKeyDictionary[Lock, None]" = weakref.WeakKeyDictionary()
 _turns: "weakref.WeakValueDictionary[str, _Turn]" = weakref.WeakValueDictionary()
 _guard = threading.Lock()  # of `_turns`
 _inside: set[int] = set()  # the threads that hold a lock, or are taking or freeing it
@@ -88,9 +89,10 @@ class Lock:
         if turn is None or not turn.mutex.acquire(blocking=False):
             return False
         try:
-            if not turn.owner:
+            idle = not turn.owner or self.fd < 0  # this thread may hold it by another Lock
+            if idle:
                 self.close()
-            return not turn.owner
+            return idle
         finally:
             turn.mutex.release()
 
@@ -260,7 +262,7 @@ def _make_room(newest: Lock) -> None:
     _open[newest] = None
     for lock in list(_open)[: max(0, len(_open) - _KEPT)]:
         if lock.close_if_idle():
-            del _open[lock]
+            _open.pop(lock, None)
 
 
 def _unlock(fd: int, *, close: bool) -> int:
