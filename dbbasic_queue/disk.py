@@ -11,14 +11,17 @@ from .errors import NotStored, QueueBusy, QueueError
 from .files import (
     BLOCK,
     MOUNTED,
+    close_quietly,
     copy_attributes,
     copy_range,
     dress,
     dress_folder,
     is_folder,
+    is_there,
     last_line,
     read_header,
     reason,
+    stamp_of,
     sync,
     sync_folder,
     write_all,
@@ -97,7 +100,7 @@ class QueueFile:
             except FileExistsError:
                 return
             finally:
-                os.close(fd)
+                close_quietly(fd)
                 os.unlink(temporary)
             sync_folder(folder)
         except OSError as error:
@@ -120,9 +123,8 @@ class QueueFile:
                 sync(self.fd)
                 self._lock.seen = os.fstat(self.fd)
             except OSError as error:
-                raise NotStored(
-                    f"{self.path}: no header could be written: {error.strerror}"
-                ) from error
+                os.ftruncate(self.fd, 0)
+                raise NotStored(f"{self.path}: has no header yet: {error.strerror}") from error
         return found or HEADER
 
     # --- the end
@@ -184,7 +186,7 @@ class QueueFile:
     def settle_rename(self) -> None:
         """Sync the folder for a rename whose author died before he did: see `unsettled`."""
         unsettled = os.path.join(self.side, "unsettled")
-        if os.path.exists(unsettled):
+        if is_there(unsettled):
             sync_folder(os.path.dirname(self.real))
             os.unlink(unsettled)
 
@@ -215,12 +217,8 @@ class QueueFile:
             self.write(pieces, fd)
             os.fsync(fd)
             self._hold(fd)
-            now = os.stat(self.path)
-            same = now.st_ino == seen.st_ino and now.st_size == seen.st_size
-            if not same or now.st_mtime_ns != seen.st_mtime_ns:
-                raise Changed(
-                    f"{self.path}: was written without the lock meanwhile; nothing was changed"
-                )
+            if stamp_of(os.stat(self.path)) != stamp_of(seen):
+                raise Changed(f"{self.path}: was written without the lock; nothing was changed")
             unsettled = os.path.join(self.make_side(), "unsettled")
             os.close(make(unsettled, os.O_WRONLY, self.real))
             os.rename(temporary, self.real)
@@ -228,8 +226,8 @@ class QueueFile:
             fd = self._lock.replaced_by(fd)
         except BaseException as error:
             if fd >= 0:
-                os.close(fd)
-            if not renamed and os.path.exists(temporary):
+                close_quietly(fd)
+            if not renamed and is_there(temporary):
                 os.unlink(temporary)
             if isinstance(error, PermissionError):
                 raise QueueError(
@@ -286,12 +284,8 @@ class QueueFile:
             from .log import warn
 
             self._warned = True
-            warn(
-                "%s: belonged to user %d, from now on to %d; its group is kept",
-                self.path,
-                seen.st_uid,
-                os.geteuid(),
-            )
+            text = "%s: belonged to user %d, from now on to %d; its group is kept"
+            warn(text, self.path, seen.st_uid, os.geteuid())
 
     def _sweep(self, folder: str) -> None:
         """Remove what an edit left that was killed; only who holds the lock makes such files."""
@@ -324,20 +318,25 @@ class QueueFile:
         """Replace a small file in the side folder by rename, unsynced: for what may be lost."""
         path = os.path.join(self.make_side(), name)
         self.note(path + ".tmp", data)
-        os.rename(path + ".tmp", path)
+        try:
+            os.rename(path + ".tmp", path)
+        except OSError:
+            os.unlink(path + ".tmp")
+            raise
 
     def note(self, path: str, data: bytes, *, durable: bool = False) -> None:
         """Write a small file that is made once, without the lock: a request, a reason."""
         fd = make(path, os.O_WRONLY | os.O_TRUNC, self.real)
         try:
-            write_all(fd, data)
-            if durable:
-                sync(fd)
+            try:
+                write_all(fd, data)
+                if durable:
+                    sync(fd)
+            finally:
+                os.close(fd)
         except OSError:
             os.unlink(path)
             raise
-        finally:
-            os.close(fd)
 
 
 def unhurried(body: "Callable[[], list[Job]]") -> "list[Job]":

@@ -4,10 +4,13 @@ What is done is in tests/faults/scenes.py, what must hold in judge.py; every cal
 are beside them, in campaign.py: here is what the plain run can afford, and what was found there.
 """
 
+import fcntl
 import os
 
 import pytest
 from faults import calls, judge, reader, scenes
+
+from dbbasic_queue import QueueError
 
 # Scenes of many calls: here every so many-th goes wrong, each one in tests/faults/test_calls.py.
 EVERY = {"archive": 3, "tick": 5, "recovery": 5}
@@ -219,3 +222,154 @@ def test_p4_a_row_that_lacks_only_its_newline_is_a_job_once_the_next_one_is_ther
 
     assert folder.known["open"] not in before
     assert list(folder.rows()) == [*folder.known.values(), new]
+
+
+# --- one call that fails, and is not to be taken for another answer
+
+
+def fails(folder, act, call, target, strike=calls.io_error):
+    """Do it with one call that fails; return how it ended."""
+    outcome = calls.attempt(lambda: act(folder), calls.at(call, target, strike), 1)
+    assert outcome.struck
+    return outcome
+
+
+def test_p3_a_close_that_fails_when_the_row_is_stored_is_no_error_and_leaves_no_lock(jobs):
+    def enqueue_and_look(folder):
+        scenes.enqueue(folder)
+        with folder.file.with_name("queue.tsv.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    outcome = fails(jobs, enqueue_and_look, "close", "queue.tsv")
+
+    assert not outcome.raised, outcome.text
+    assert jobs.noted("told") == list(jobs.rows())[3:]
+
+
+def test_p2_t12_an_append_that_cannot_see_whether_a_rename_is_settled_is_an_error(tmp_path):
+    folder = scenes.Folder(tmp_path)
+    scenes.an_unsettled_rename(folder)
+
+    outcome = fails(folder, scenes.enqueue, "stat", "unsettled")
+
+    assert "NotStored" in outcome.raised
+    assert len(folder.rows()) == 3
+
+
+def test_p21_a_header_that_does_not_fit_leaves_the_file_empty(tmp_path):
+    folder = scenes.Folder(tmp_path)
+    scenes.an_empty_file(folder)
+
+    outcome = fails(folder, scenes.enqueue, "write", "queue.tsv", calls.half_and_no_space)
+
+    assert "NotStored" in outcome.raised
+    assert folder.file.read_bytes() == b""
+
+
+def test_p23_an_edit_that_cannot_keep_the_attributes_changes_nothing(tmp_path):
+    folder = scenes.Folder(tmp_path)
+    scenes.a_long_file(folder)
+    if not reader.attributes(folder.file)[3]:
+        pytest.skip("a file system without extended attributes")
+
+    outcome = fails(folder, scenes.edit, "setxattr", "user.note", calls.no_space)
+
+    assert "NotStored" in outcome.raised
+    assert folder.statuses()["third"] == "pending"
+    assert reader.attributes(folder.file)[3] == {"user.note": b"ours"}
+
+
+def test_p3_a_hint_that_cannot_be_read_makes_no_error_of_an_edit_that_is_done(tmp_path):
+    folder = scenes.Folder(tmp_path)
+    scenes.finished_jobs(folder)
+
+    outcome = fails(folder, scenes.retry, "read", "hint")
+
+    assert not outcome.raised, outcome.text
+    assert folder.statuses()["bad"] == "pending"
+
+
+@pytest.mark.parametrize("call", ["close", "rename"])
+def test_p21_a_hint_that_cannot_be_stored_leaves_nothing(jobs, call):
+    never = calls.at(call, "hint.tmp", calls.no_space)._replace(lasting=True)
+
+    outcome = calls.attempt(jobs.tick, never, 1)
+
+    assert outcome.struck
+    assert not outcome.raised, outcome.text
+    assert not reader.leftovers(jobs.file)
+
+
+def test_p22_an_archive_that_cannot_be_looked_up_is_not_taken_for_a_new_one(tmp_path):
+    folder = scenes.Folder(tmp_path)
+    scenes.an_archive(folder)
+    before = reader.archived(folder.file)
+    (month,) = reader.beside(folder.file, "archive").iterdir()
+
+    outcome = fails(folder, scenes.archive, "stat", month.name)
+
+    assert "NotStored" in outcome.raised
+    assert reader.archived(folder.file) == before
+    assert folder.statuses()["fifth"] == "completed"
+
+
+def test_p22_a_link_that_cannot_be_read_is_an_error_not_another_queue(tmp_path, monkeypatch):
+    folder = scenes.Folder(tmp_path)
+    scenes.a_link(folder)
+    monkeypatch.setattr(os, "readlink", lambda *_, **__: calls.io_error(None, "", ()))
+
+    with pytest.raises(QueueError, match="cannot be looked up: Input/output error"):
+        folder.queue()
+
+
+def test_p21_a_new_file_beside_the_queue_that_cannot_be_dressed_is_removed_and_closed(jobs):
+    outcome = fails(jobs, scenes.cancel, "fchmod", "unsettled")
+
+    assert "NotStored" in outcome.raised
+    assert not unsettled(jobs).exists()
+    assert not reader.leftovers(jobs.file)
+
+
+def test_p22_a_worker_file_that_cannot_be_read_is_an_error_of_ours_to_who_asks(tmp_path):
+    folder = scenes.Folder(tmp_path)
+    scenes.a_dead_worker(folder)
+    (worker,) = reader.beside(folder.file, "workers").iterdir()
+
+    def get(folder):
+        folder.queue().get(folder.known["finished"])
+
+    assert "QueueError" in fails(folder, get, "open", worker.name).raised
+    assert (
+        "QueueError" in fails(folder, lambda f: list(f.queue().jobs()), "pread", worker.name).raised
+    )
+    assert "QueueError" in fails(folder, scenes.ask, "listdir", "workers").raised
+
+
+# --- a backup
+
+
+def test_p27_what_a_killed_backup_has_left_goes_with_the_next_one(tmp_path):
+    folder = scenes.Folder(tmp_path)
+    scenes.an_old_backup(folder)
+    old = folder.copied.read_bytes()
+    foreign = folder.copied.with_name("queue.tsv.notes.tmp")
+    foreign.touch()
+
+    outcome = fails(folder, scenes.backup, "rename", "queue.tsv", calls.die)
+
+    assert outcome.killed
+    assert folder.copied.read_bytes() == old
+    assert len(list(folder.copied.parent.iterdir())) == 3
+    folder.queue().backup(folder.copied)
+    assert sorted(folder.copied.parent.iterdir()) == [folder.copied, foreign]
+
+
+def test_p3_a_backup_that_is_there_is_not_said_to_have_failed(tmp_path):
+    folder = scenes.Folder(tmp_path)
+    scenes.an_old_backup(folder)
+
+    outcome = fails(folder, scenes.backup, "fsync", "backup")
+
+    assert "NotStored" in outcome.raised
+    assert "made, but not known to be on the disk" in outcome.text
+    assert len(reader.read(folder.copied)) == 5
