@@ -110,6 +110,8 @@ class Folder:
         def die(payload):
             run(payload)
             if self.effects()[current_job().id] == 1:
+                if current_job().queue == "default":
+                    calls.attempt(lambda: self.tick(queues=["other"]))  # and another one dies first
                 calls.die()
             return "second time"
 
@@ -236,18 +238,22 @@ def every_kind(folder):
 
 
 def a_dead_worker(folder):
-    """One job finished and not folded, one that its worker died in, two claimed and not begun."""
+    """One job finished and not folded, one that its worker died in, two claimed and not begun;
+    and another worker that died.
+    """
     nothing(folder)
     add = folder.queue().enqueue
     for name, kind in (("folded", "run"), ("finished", "run"), ("killed", "die"), ("third", "run")):
         folder.known[name] = add(kind, {"name": name}, max_attempts=9)
     folder.known["last"] = add("run", {"name": "last"}, max_attempts=1)
+    folder.known["other"] = add("die", {"name": "other"}, queue="other")
     folder.file.chmod(MODE)
-    outcome = calls.attempt(folder.tick)
+    outcome = calls.attempt(lambda: folder.tick(queues=["default"]))
     assert outcome.killed
+    assert len(list(reader.beside(folder.file, "workers").iterdir())) == 2
     assert folder.statuses() == {
         "folded": "completed", "finished": "processing", "killed": "processing",
-        "third": "processing", "last": "processing",
+        "third": "processing", "last": "processing", "other": "processing",
     }  # fmt: skip
 
 
