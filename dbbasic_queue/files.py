@@ -202,9 +202,9 @@ def copy_attributes(source: int, target: int) -> None:
 
 def read_header(fd: int, path: str) -> Header | None:
     """Return the file's header, None when there is none yet: empty, or torn when written."""
-    start = os.pread(fd, 4096, 0)
+    start = read_at(fd, 4096, 0)
     while b"\n" not in start:
-        more = os.pread(fd, BLOCK, len(start))
+        more = read_at(fd, BLOCK, len(start))
         if not more:
             break
         start += more

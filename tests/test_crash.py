@@ -1,6 +1,6 @@
 """A process dies, or the disk fails, at any system call: the file is the old one or the new one.
 
-What is done is in tests/faults/scenes.py, what must hold in judge.py; every call and every error
+What is done is in tests/faults/scenes.py, what must hold in verdict.py; every call and every error
 are beside them, in campaign.py: here is what the plain run can afford, and what was found there.
 """
 
@@ -8,7 +8,7 @@ import fcntl
 import os
 
 import pytest
-from faults import calls, judge, reader, scenes
+from faults import calls, reader, scenes, verdict
 
 from dbbasic_queue import QueueError
 
@@ -33,7 +33,7 @@ def test_p1_p4_p6_p10_p11_p12_p27_p31_a_kill_before_the_calls_of(scene, tmp_path
     """P1, P4, P6, P10, P11, P12, P27, P31: none is lost, none that is finished runs again."""
     every = EVERY.get(scene, 1)
 
-    count, problems = judge.problems_of(scene, "killed before", tmp_path, every=every)
+    count, problems = verdict.problems_of(scene, "killed before", tmp_path, every=every)
 
     assert not problems, "\n".join(problems)
     assert count >= 2
@@ -44,7 +44,7 @@ def test_p1_p4_a_kill_in_the_middle_of_the_writes_of(scene, tmp_path):
     """P1, P4: half of what was to be written is there."""
     every = EVERY.get(scene, 1)
 
-    count, problems = judge.problems_of(scene, "killed in the middle of", tmp_path, every=every)
+    count, problems = verdict.problems_of(scene, "killed in the middle of", tmp_path, every=every)
 
     assert not problems, "\n".join(problems)
     assert count >= 1
@@ -57,7 +57,7 @@ def test_p2_p3_p29_a_sync_that_fails_is_an_error_at_the_syncs_of(scene, tmp_path
     """P2, P3, P29: nothing is reported as stored of which it is not known."""
     every = EVERY.get(scene, 1)
 
-    count, problems = judge.problems_of(scene, "sync error at", tmp_path, every=every)
+    count, problems = verdict.problems_of(scene, "sync error at", tmp_path, every=every)
 
     assert not problems, "\n".join(problems)
     assert count >= 1
@@ -66,7 +66,7 @@ def test_p2_p3_p29_a_sync_that_fails_is_an_error_at_the_syncs_of(scene, tmp_path
 @pytest.mark.parametrize("scene", ["first use of a folder", "enqueue", "enqueue_many", "cancel"])
 def test_p3_p21_the_disk_is_full_from_each_call_on_of(scene, tmp_path):
     """P3, P21: an exception, no job, no file left over, and all goes on when there is room."""
-    count, problems = judge.problems_of(scene, "no space from", tmp_path)
+    count, problems = verdict.problems_of(scene, "no space from", tmp_path)
 
     assert not problems, "\n".join(problems)
     assert count >= 1
@@ -333,15 +333,13 @@ def test_p21_a_new_file_beside_the_queue_that_cannot_be_dressed_is_removed_and_c
 def test_p22_a_worker_file_that_cannot_be_read_is_an_error_of_ours_to_who_asks(tmp_path):
     folder = scenes.Folder(tmp_path)
     scenes.a_dead_worker(folder)
-    (worker,) = reader.beside(folder.file, "workers").iterdir()
+    worker = folder.rows()[folder.known["finished"]]["worker"].partition(".")[0] + ".tsv"
 
     def get(folder):
         folder.queue().get(folder.known["finished"])
 
-    assert "QueueError" in fails(folder, get, "open", worker.name).raised
-    assert (
-        "QueueError" in fails(folder, lambda f: list(f.queue().jobs()), "pread", worker.name).raised
-    )
+    assert "QueueError" in fails(folder, get, "open", worker).raised
+    assert "QueueError" in fails(folder, lambda f: list(f.queue().jobs()), "pread", worker).raised
     assert "QueueError" in fails(folder, scenes.ask, "listdir", "workers").raised
 
 
@@ -372,4 +370,4 @@ def test_p3_a_backup_that_is_there_is_not_said_to_have_failed(tmp_path):
 
     assert "NotStored" in outcome.raised
     assert "made, but not known to be on the disk" in outcome.text
-    assert len(reader.read(folder.copied)) == 5
+    assert len(reader.read(folder.copied)) == 6

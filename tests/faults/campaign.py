@@ -20,7 +20,7 @@ from pathlib import Path
 
 import dbbasic_queue
 
-from . import judge, preload, sabotage, scenes
+from . import preload, sabotage, scenes, verdict
 from .results import Result
 
 HERE = Path(__file__).resolve().parent
@@ -129,8 +129,8 @@ def calls_of(library, scene, base, path):
     before = []
     for number in range(20):
         folder = base.copy(path / f"without-{number}")
-        outcome, made, child = library.attempt(folder, scene.act, judge.lives_on)
-        wrong = judge.violations(folder, scene, outcome, kills=0, child=child)
+        outcome, made, child = library.attempt(folder, scene.act, verdict.lives_on)
+        wrong = verdict.violations(folder, scene, outcome, kills=0, child=child)
         assert not wrong and not outcome.raised, f"without a fault: {outcome} {wrong}"
         if len(made) == len(before) and all(map(preload.Call.is_like, made, before)):
             return made
@@ -146,18 +146,18 @@ def faults_of(call, faults, bounded):
 def one_case(library, name, folder, call, fault):
     """Return whether the call has met the fault, and what was wrong afterwards."""
     scene = scenes.SCENES[name]
-    outcome, made, child = library.attempt(folder, scene.act, judge.lives_on, fault, call.number)
+    outcome, made, child = library.attempt(folder, scene.act, verdict.lives_on, fault, call.number)
     struck = next((one for one in made if one.struck), None)
     if struck is None or not struck.is_like(call):
         return 0, [f"{name}: {fault.name} {call}: it met {struck}"]
     kills = int(outcome.killed)
     for _ in range(scene.again - 1):
-        again, _, child = library.attempt(folder, scene.act, judge.lives_on, fault, call.number)
+        again, _, child = library.attempt(folder, scene.act, verdict.lives_on, fault, call.number)
         kills += again.killed
         if not again.killed:
             break
         outcome = again
-    found = judge.violations(folder, scene, outcome, kills=kills, child=child)
+    found = verdict.violations(folder, scene, outcome, kills=kills, child=child)
     then = f", then {outcome.raised[0]}: {outcome.text}" if outcome.raised else ""
     return 1, [f"{name}: {outcome.struck}{then}: {text}" for text in found]
 

@@ -3,6 +3,7 @@
 A scene is made once and copied for each call; `judge` says what must hold afterwards.
 """
 
+import io
 import json
 import os
 import shutil
@@ -10,10 +11,10 @@ import time
 from collections import Counter
 from typing import NamedTuple
 
-from dbbasic_queue import Discard, Queue, QueueError, Snooze, current_job
+from dbbasic_queue import Discard, Queue, QueueError, Snooze, byhand, current_job
 from dbbasic_queue.new import new_job
 
-from . import calls, judge, reader
+from . import calls, reader, verdict
 
 MODE = 0o664  # of the queue file: not what a umask of 022 gives
 
@@ -294,6 +295,21 @@ def edit(folder):
     folder.note("told", id)
 
 
+def edit_by_hand(folder):
+    """What the command `edit` does when the editor has ended."""
+    queue, copied = folder.queue(), io.BytesIO()
+    byhand.copy(queue, copied)
+    before = copied.getvalue()
+    header, *lines = before.splitlines(keepends=True)
+    second = lines[1].split(b"\t")
+    second[header.split(b"\t").index(b"priority")] = b"5"
+    new = b"\trun\tnull" + b"\t" * (header.count(b"\t") - 2) + b"\n"
+    typed = [header, lines[0], b"\t".join(second), *lines[3:], new]
+    done = byhand.apply(queue, before, b"".join(typed))
+    assert not done.refused, [(one.why, one.text) for one in done.refused]
+    folder.note("told", *done.added)
+
+
 def cancel(folder):
     assert folder.queue().cancel(folder.known["second"])
     folder.note("told", "cancelled")
@@ -358,30 +374,32 @@ class Scene(NamedTuple):
     again: int = 1  # so often one after the other
 
 
+KILL = ("killed before",)
 FINISHED = ("first", "second", "third", "bad", "after", "fifth", "sixth")
 SCENES = {
-    "first use": Scene(no_folder, enqueue, judge.added),
-    "first use of a folder": Scene(nothing, enqueue, judge.added),
-    "first use of an empty file": Scene(an_empty_file, enqueue, judge.added),
-    "enqueue": Scene(three_jobs, enqueue, judge.added),
-    "enqueue behind a torn line": Scene(a_torn_line, enqueue, judge.added),
-    "enqueue behind an open line": Scene(an_open_line, enqueue, judge.added),
-    "enqueue after an unsettled rename": Scene(an_unsettled_rename, enqueue, judge.added),
-    "enqueue into nine columns": Scene(nine_columns, enqueue_with_a_new_column, judge.added),
-    "enqueue_many": Scene(three_jobs, enqueue_many, judge.added),
-    "edit": Scene(a_long_file, edit, judge.edited, ("third",)),
-    "edit through a link": Scene(a_link, edit, judge.edited, ("third",)),
-    "cancel": Scene(a_waiting_job, cancel, judge.cancelled),
-    "retry": Scene(finished_jobs, retry, judge.retried),
-    "purge": Scene(finished_jobs, purge, judge.purged, ("first", "third")),
-    "archive": Scene(finished_jobs, archive, judge.archived, FINISHED),
-    "archive with a new column": Scene(an_archive, archive, judge.archived, FINISHED),
-    "backup": Scene(an_old_backup, backup, judge.copied),
-    "tick": Scene(every_kind, tick, judge.ticked),
-    "recovery": Scene(a_dead_worker, tick, judge.ticked),
-    "recovery, killed twice": Scene(a_dead_worker, tick, judge.ticked, (), ("killed before",), 2),
-    "recovery, killed thrice": Scene(a_dead_worker, tick, judge.ticked, (), ("killed before",), 3),
-    "questions": Scene(an_archive_and_a_dead_worker, ask, judge.answered),
+    "first use": Scene(no_folder, enqueue, verdict.added),
+    "first use of a folder": Scene(nothing, enqueue, verdict.added),
+    "first use of an empty file": Scene(an_empty_file, enqueue, verdict.added),
+    "enqueue": Scene(three_jobs, enqueue, verdict.added),
+    "enqueue behind a torn line": Scene(a_torn_line, enqueue, verdict.added),
+    "enqueue behind an open line": Scene(an_open_line, enqueue, verdict.added),
+    "enqueue after an unsettled rename": Scene(an_unsettled_rename, enqueue, verdict.added),
+    "enqueue into nine columns": Scene(nine_columns, enqueue_with_a_new_column, verdict.added),
+    "enqueue_many": Scene(three_jobs, enqueue_many, verdict.added),
+    "edit": Scene(a_long_file, edit, verdict.edited, ("third",)),
+    "edit through a link": Scene(a_link, edit, verdict.edited, ("third",)),
+    "edit by hand": Scene(a_long_file, edit_by_hand, verdict.edited, ("third",)),
+    "cancel": Scene(a_waiting_job, cancel, verdict.cancelled),
+    "retry": Scene(finished_jobs, retry, verdict.retried),
+    "purge": Scene(finished_jobs, purge, verdict.purged, ("first", "third")),
+    "archive": Scene(finished_jobs, archive, verdict.archived, FINISHED),
+    "archive with a new column": Scene(an_archive, archive, verdict.archived, FINISHED),
+    "backup": Scene(an_old_backup, backup, verdict.copied),
+    "tick": Scene(every_kind, tick, verdict.ticked),
+    "recovery": Scene(a_dead_worker, tick, verdict.ticked),
+    "recovery, killed twice": Scene(a_dead_worker, tick, verdict.ticked, faults=KILL, again=2),
+    "recovery, killed thrice": Scene(a_dead_worker, tick, verdict.ticked, faults=KILL, again=3),
+    "questions": Scene(an_archive_and_a_dead_worker, ask, verdict.answered),
 }
 QUICK = [  # those that the plain run of the tests can afford
     "first use of a folder", "enqueue", "enqueue behind a torn line", "enqueue behind an open line",
