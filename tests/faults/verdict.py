@@ -256,26 +256,29 @@ def and_goes_on(folder, scene, outcome, kills):
             break
 
     effects = folder.effects()
+    runs = Counter({id: effects[id] for id in rows})
+    attempts = Counter({id: int(row["attempts"]) for id, row in rows.items()})
+    usual = Counter({id: RUNS.get(row["type"], 0) for id, row in rows.items()})
+    free = Counter(id for id, row in rows.items() if row["type"] == "snooze_first")
+    if "after" in folder.known and folder.known["bad"] not in finished:  # it was retried
+        usual[folder.known["bad"]] += 1
+        free[folder.known["bad"]] += 1
     if lost := set(folder.known.values()) - rows.keys() - folder.ids(scene.takes):
         yield f"lost in the end: {lost}"
     if odd:
         yield f"not as it should end: {odd[:2]}"
     if rows[another]["status"] != "completed":
         yield "it runs no other job"
-    if again := {id for id in finished if effects[id] > before[id]}:
+    if again := {id for id in finished if runs[id] > before[id]}:
         yield f"finished, and run again: {again}"
-    idle = [id for id, row in rows.items() if row["status"] == "completed" and not effects[id]]
-    if idle:
+    if idle := [id for id, row in rows.items() if row["status"] == "completed" and not runs[id]]:
         yield f"completed without a run: {idle}"
-    usual = Counter({id: RUNS.get(row["type"], 0) for id, row in rows.items()})
-    if "after" in folder.known and folder.known["bad"] not in finished:
-        usual[folder.known["bad"]] += 1  # it was retried
-    extra = (Counter({id: effects[id] for id in rows}) - usual).total()
-    if extra > mishaps:
+    if (extra := (runs - usual).total()) > mishaps:
         yield f"{extra} extra runs"
-    charged = (Counter({id: int(row["attempts"]) for id, row in rows.items()}) - effects).total()
-    if charged > mishaps:
+    if (charged := (attempts - runs).total()) > mishaps:
         yield f"{charged} attempts are charged for which no job ran"
+    if uncharged := runs - attempts - free:
+        yield f"runs for which no attempt is charged: {uncharged}"
     if left := [name for name in reader.leftovers(folder.file) if name not in LOOSE]:
         yield f"left over for good: {left}"
     mode = (folder.attributes or (0o640,))[0]
