@@ -4,17 +4,27 @@
 """
 
 import os
+import re
 import time
 
 from .after import WAITING, parse
 from .disk import QueueFile
 from .edit import Edit
 from .errors import BadArgument, NotStored, in_seconds
-from .files import blocks, copy_target, last_line, read_header, sync, sync_folder, write_all
+from .files import (
+    blocks,
+    is_there,
+    last_line,
+    read_header,
+    sync,
+    sync_folder,
+    write_all,
+)
 from .job import Job
 from .journal import all_lines, overlay, worker_of
 from .lock import make
 from .lookup import month_of
+from .new import copy_target
 from .tsv import HEADER, STATUSES, Header, rehead
 
 TYPE_CHECKING = False
@@ -128,7 +138,7 @@ def _add_to(file: QueueFile, month: str, jobs: list[Job]) -> None:
 def _widen(file: QueueFile, path: str, columns: "set[str]") -> Header:
     """See to it that an archive has these columns, by a neighbour and a rename."""
     old, lines = None, b""
-    if os.path.exists(path):
+    if is_there(path):
         with open(path, "rb") as before:
             old = read_header(before.fileno(), path)
             lines = before.read().partition(b"\n")[2]
@@ -171,29 +181,39 @@ def backup(edit: Edit, file: QueueFile, path: str) -> None:
     with edit as e:
         if not e.exists:
             raise BadArgument(f"{file.path}: there is no queue to back up")
-        lines = all_lines(file.side)
-        for job in list(e.scan("processing")):
-            worker, k = worker_of(job)
-            seen, ended = overlay(job, lines.get(worker, ()), k)
-            if ended:
-                e.put(job, seen)
         try:
+            lines = all_lines(file.side)
+            for job in list(e.scan("processing")):
+                worker, k = worker_of(job)
+                seen, ended = overlay(job, lines.get(worker, ()), k)
+                if ended:
+                    e.put(job, seen)
             _copy(e, path, os.fstat(file.fd).st_mode & 0o777)
         except OSError as error:
             raise NotStored(f"{path}: no backup was made: {error.strerror}") from error
+        try:
+            sync_folder(os.path.dirname(path))
+        except OSError as error:
+            text = "made, but not known to be on the disk"
+            raise NotStored(f"{path}: {text}: {error.strerror}") from error
         e.give_up()
 
 
 def _copy(e: Edit, path: str, mode: int) -> None:
+    """Put a backup in its place by rename; what a killed one has left is removed."""
+    folder, name = os.path.split(path)
+    for old in os.listdir(folder):
+        if re.fullmatch(re.escape(name) + r"\.[0-9a-f]{8}\.tmp", old):
+            os.unlink(os.path.join(folder, old))
     temporary = f"{path}.{os.urandom(4).hex()}.tmp"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
-        e.copy_to(fd)
-        os.fsync(fd)
+        try:
+            e.copy_to(fd)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
         os.rename(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
-    finally:
-        os.close(fd)
-    sync_folder(os.path.dirname(path))

@@ -14,8 +14,8 @@ from bisect import bisect_left, insort
 from .after import WAITING, named
 from .edit import Edit, new_offset
 from .errors import QueueError
-from .files import blocks, close_own, identity
-from .hint import NEVER_DUE, TRUSTED, Hint, stamp_of
+from .files import blocks, close_own, identity, stamp_of
+from .hint import NEVER_DUE, TRUSTED, Hint
 from .job import Job
 from .lookup import lines_with
 from .tsv import PENDING, PROCESSING, row

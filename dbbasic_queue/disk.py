@@ -11,14 +11,17 @@ from .errors import NotStored, QueueBusy, QueueError
 from .files import (
     BLOCK,
     MOUNTED,
+    close_quietly,
     copy_attributes,
     copy_range,
     dress,
     dress_folder,
     is_folder,
+    is_there,
     last_line,
     read_header,
     reason,
+    stamp_of,
     sync,
     sync_folder,
     sync_path,
@@ -102,7 +105,7 @@ class QueueFile:
             except FileExistsError:
                 return
             finally:
-                os.close(fd)
+                close_quietly(fd)
                 if settled:
                     os.unlink(temporary)
         except OSError as error:
@@ -125,9 +128,8 @@ class QueueFile:
                 sync(self.fd)
                 self._lock.seen = os.fstat(self.fd)
             except OSError as error:
-                raise NotStored(
-                    f"{self.path}: no header could be written: {error.strerror}"
-                ) from error
+                os.ftruncate(self.fd, 0)
+                raise NotStored(f"{self.path}: has no header yet: {error.strerror}") from error
         return found or HEADER
 
     # --- the end
@@ -191,7 +193,7 @@ class QueueFile:
         or after the first use, which a second link tells.
         """
         folder, unsettled = os.path.dirname(self.real), os.path.join(self.side, "unsettled")
-        if os.path.exists(unsettled):
+        if is_there(unsettled):
             sync_folder(folder)
             os.unlink(unsettled)
         if self._lock.seen.st_nlink > 1:
@@ -226,11 +228,8 @@ class QueueFile:
             os.fsync(fd)
             if not try_lock(fd):
                 raise Changed(f"{self.path}: somebody locked our neighbour; nothing was changed")
-            now, stamp = os.stat(self.path), ("st_ino", "st_size", "st_mtime_ns")
-            if any(getattr(now, one) != getattr(seen, one) for one in stamp):
-                raise Changed(
-                    f"{self.path}: was written without the lock meanwhile; nothing was changed"
-                )
+            if stamp_of(os.stat(self.path)) != stamp_of(seen):
+                raise Changed(f"{self.path}: was written without the lock; nothing was changed")
             unsettled = os.path.join(self.make_side(), "unsettled")
             os.close(make(unsettled, os.O_WRONLY, self.real))
             os.rename(temporary, self.real)
@@ -238,8 +237,8 @@ class QueueFile:
             fd = self._lock.replaced_by(fd)
         except BaseException as error:
             if fd >= 0:
-                os.close(fd)
-            if not renamed and os.path.exists(temporary):
+                close_quietly(fd)
+            if not renamed and is_there(temporary):
                 os.unlink(temporary)
             if isinstance(error, PermissionError):
                 raise QueueError(
@@ -290,12 +289,8 @@ class QueueFile:
             from .log import warn
 
             self._warned = True
-            warn(
-                "%s: belonged to user %d, from now on to %d; its group is kept",
-                self.path,
-                seen.st_uid,
-                os.geteuid(),
-            )
+            text = "%s: belonged to user %d, from now on to %d; its group is kept"
+            warn(text, self.path, seen.st_uid, os.geteuid())
 
     def _sweep(self, folder: str) -> None:
         """Remove what an edit left that was killed; only who holds the lock makes such files."""
@@ -333,14 +328,15 @@ class QueueFile:
         """Write a small file that is made once, without the lock: a request, a reason."""
         fd = make(path, os.O_WRONLY | os.O_TRUNC, self.real)
         try:
-            write_all(fd, data)
-            if durable:
-                sync(fd)
+            try:
+                write_all(fd, data)
+                if durable:
+                    sync(fd)
+            finally:
+                os.close(fd)
         except OSError:
             os.unlink(path)
             raise
-        finally:
-            os.close(fd)
 
 
 def unhurried(body: "Callable[[], list[Job]]") -> "list[Job]":

@@ -6,11 +6,11 @@ a ' before them here.  The queue file is not changed.
 
 import os
 
-from .files import copy_target as copy_target
 from .files import read_header
 from .job import Job
 from .journal import all_lines, overlay, worker_of
 from .lookup import find_row, forwards
+from .new import copy_target as copy_target
 from .queue import Queue, default_queue
 from .tsv import HEADER, PROCESSING, Header, row, visible
 

@@ -5,7 +5,7 @@ import os
 import stat
 import sys
 
-from .errors import BadArgument, QueueError
+from .errors import QueueError
 from .tsv import HEADER, Header, parse_header
 
 TYPE_CHECKING = False
@@ -24,6 +24,7 @@ MOUNTED = (
     "this file alone is mounted here, and an edit puts a new file in its place;"
     " mount its folder instead"
 )
+_DISK_FAILS = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 _NO_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 
 
@@ -36,10 +37,23 @@ def identity(fd: int) -> tuple[int, int] | None:
     return st.st_dev, st.st_ino
 
 
+def stamp_of(st: os.stat_result) -> tuple[int, int, int]:
+    """Return what changes whenever a file does."""
+    return st.st_ino, st.st_size, st.st_mtime_ns
+
+
 def close_own(fd: int, own: tuple[int, int] | None) -> None:
     """Close a descriptor, unless a handler has closed it and its number is another file's now."""
     if fd >= 0 and own is not None and identity(fd) == own:
+        close_quietly(fd)
+
+
+def close_quietly(fd: int) -> None:
+    """Close a file that is read, or synced: an error says nothing, it is closed all the same."""
+    try:
         os.close(fd)
+    except OSError:
+        return
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -131,6 +145,34 @@ def dress_folder(path: str, like: os.stat_result) -> None:
     os.chmod(path, 0o700 | mode | (mode & 0o444) >> 2)
 
 
+def resolve(path: str) -> str:
+    """Return a path without its links; QueueError when the disk fails: nothing is guessed."""
+    try:
+        return os.path.realpath(path, strict=True)
+    except OSError as error:
+        if error.errno == errno.EIO:
+            raise QueueError(f"{path}: cannot be looked up: {error.strerror}") from error
+    return os.path.realpath(path)  # of what is not there yet
+
+
+def is_there(path: str) -> bool:
+    """Whether there is such a file; OSError, unlike os.path.exists, where the disk fails."""
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def make_folder(path: str) -> None:
+    """Make the folder of a queue where it is missing; whoever makes the file syncs it."""
+    if not os.path.isdir(path):
+        try:
+            os.makedirs(path, exist_ok=True)
+        except OSError as error:
+            raise QueueError(f"{path}: cannot be made: {error.strerror}") from error
+
+
 def is_folder(path: str) -> bool:
     """Whether a folder is there; QueueError when a link or a file stands in its place."""
     try:
@@ -154,7 +196,9 @@ def copy_attributes(source: int, target: int) -> None:
     try:
         names = os.listxattr(source)
         inherited = set(os.listxattr(target)).difference(names)
-    except OSError:
+    except OSError as error:
+        if error.errno in _DISK_FAILS:
+            raise
         return
     for name in inherited:
         if name.startswith("system.posix_acl"):
@@ -162,8 +206,9 @@ def copy_attributes(source: int, target: int) -> None:
     for name in names:
         try:
             os.setxattr(target, name, os.getxattr(source, name))
-        except OSError:
-            continue
+        except OSError as error:
+            if error.errno in _DISK_FAILS:
+                raise
 
 
 # --- reading
@@ -171,9 +216,9 @@ def copy_attributes(source: int, target: int) -> None:
 
 def read_header(fd: int, path: str) -> Header | None:
     """Return the file's header, None when there is none yet: empty, or torn when written."""
-    start = os.pread(fd, 4096, 0)
+    start = read_at(fd, 4096, 0)
     while b"\n" not in start:
-        more = os.pread(fd, BLOCK, len(start))
+        more = read_at(fd, BLOCK, len(start))
         if not more:
             break
         start += more
@@ -233,20 +278,6 @@ def blocks(fd: int, start: int, stop: int | None = None) -> "Iterator[tuple[int,
 
 
 # --- where the file lies
-
-
-def copy_target(path: str, own: str) -> str:
-    """Return the file that a copy of the queue `own` is to replace; BadArgument for others."""
-    target = os.path.realpath(path)
-    there = os.path.exists(target)
-    same = there and os.path.exists(own) and os.path.samefile(target, own)
-    if same or target in (own, own + ".lock") or target.startswith(own + ".d" + os.sep):
-        raise BadArgument(f"{path}: is the queue's own; name another file")
-    if not os.path.isdir(os.path.dirname(target)):
-        raise BadArgument(f"{path}: there is no such folder")
-    if there and not os.path.isfile(target):
-        raise BadArgument(f"{path}: is no regular file")
-    return target
 
 
 def refuse_network_mount(path: str) -> None:

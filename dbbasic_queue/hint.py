@@ -7,6 +7,8 @@ at which any of its rows may be due.  It is derived: deleting it costs one look 
 import os
 import time
 
+from .files import stamp_of
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,7 +72,7 @@ def read(side: str) -> Hint | None:
         inode, size, mtime, looked_at, bound, waiting, processing = map(int, fields[:7])
         last_id = "" if fields[7] == "-" else fields[7]
         return Hint(inode, size, mtime, looked_at, bound, waiting, processing, last_id)
-    except ValueError:
+    except (OSError, ValueError):
         return None
     finally:
         os.close(fd)
@@ -141,10 +143,6 @@ def stamp(path: str) -> tuple[int, int, int] | None:
     return stamp_of(st)
 
 
-def stamp_of(st: os.stat_result) -> tuple[int, int, int]:
-    return st.st_ino, st.st_size, st.st_mtime_ns
-
-
 def carry(
     file: "QueueFile",
     seen: os.stat_result,
@@ -153,8 +151,7 @@ def carry(
 ) -> None:
     """After a rename: keep a hint that held, lowered by the rows that the edit touched."""
     hint = read(file.side)
-    before = (seen.st_ino, seen.st_size, seen.st_mtime_ns)
-    if hint is None or (hint.inode, hint.size, hint.mtime) != before:
+    if hint is None or (hint.inode, hint.size, hint.mtime) != stamp_of(seen):
         return forget(file)
     for job in (*changed, *added):
         if job is not None and job.status == "processing":
@@ -171,10 +168,7 @@ def write(file: "QueueFile", hint: Hint) -> None:
     """Store the hint by rename, unsynced, when the folder lets us; nothing depends on it."""
     try:
         path = os.path.join(file.make_side(), "hint")
-        try:
-            os.unlink(path + ".tmp")  # after a power cut perhaps a second name of the hint
-        except FileNotFoundError:
-            pass
+        _unlink(path + ".tmp")  # after a power cut perhaps a second name of the hint
         file.note(path + ".tmp", hint.line())
         os.rename(path + ".tmp", path)
     except OSError:
@@ -182,9 +176,17 @@ def write(file: "QueueFile", hint: Hint) -> None:
 
 
 def forget(file: "QueueFile") -> None:
+    for name in ("hint", "hint.tmp"):
+        try:
+            _unlink(os.path.join(file.side, name))
+        except OSError:
+            continue
+
+
+def _unlink(path: str) -> None:
     try:
-        os.unlink(os.path.join(file.side, "hint"))
-    except OSError:
+        os.unlink(path)
+    except FileNotFoundError:
         return
 
 

@@ -14,7 +14,7 @@ import time
 import weakref
 
 from .errors import ForeignFile, QueueBusy, QueueError
-from .files import DENIED, close_own, dress, identity, refuse_network_mount
+from .files import DENIED, close_own, dress, identity, make_folder, refuse_network_mount, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _filelock: "Any" = None
 _KEPT = 64  # lock files held open between calls
 _locks: "weakref.WeakSet[Lock]" = weakref.WeakSet()
-_open: "dict[Lock, None]" = {}  # those whose lock file is held open, the oldest first
+_open: "weakref.WeakKeyDictionary[Lock, None]" = weakref.WeakKeyDictionary()  # the oldest first
 _turns: "weakref.WeakValueDictionary[str, _Turn]" = weakref.WeakValueDictionary()
 _guard = threading.Lock()  # of `_turns`
 _inside: set[int] = set()  # the threads that hold a lock, or are taking or freeing it
@@ -63,14 +63,13 @@ class Lock:
 
     def __init__(self, path: str) -> None:
         self.path = path  # as given, absolute; `real` has every link resolved
-        self.real = os.path.realpath(path)
-        self.fd = -1
+        self.fd = self._neighbour = -1
         self.seen: os.stat_result  # of the file, when the lock was taken
-        self._neighbour = -1
         self._own: tuple[int, int] | None = None  # of the neighbour
         self._turn: _Turn | None = None
         self._mount_is_fine = False
         self._waited = 0.0
+        self.real = resolve(path)
         _locks.add(self)
 
     def close(self) -> None:
@@ -83,14 +82,14 @@ class Lock:
     __del__ = close
 
     def close_if_idle(self) -> bool:
-        """Close what is open, unless some thread is using it."""
+        """Close what is open, unless it is in use."""
         turn = _turns.get(self.real)
         if turn is None or not turn.mutex.acquire(blocking=False):
             return False
         try:
-            if not turn.owner:
+            if not turn.owner or self.fd < 0:  # this thread may hold it by another Lock
                 self.close()
-            return not turn.owner
+            return self._neighbour < 0
         finally:
             turn.mutex.release()
 
@@ -144,8 +143,7 @@ class Lock:
     def replaced_by(self, fd: int) -> int:
         """Go on with the file that was just renamed into place, and locked before; return -1."""
         old, self.fd = self.fd, fd
-        os.close(old)
-        return -1
+        return _unlock(old, close=True)
 
     def _take(self, timeout: float, create: "Callable[[str], None] | None") -> bool:
         if os.name == "nt":
@@ -196,7 +194,7 @@ class Lock:
         same = (now.st_ino, now.st_dev) == (mine.st_ino, mine.st_dev)
         if same and (self.path == self.real or _inode(self.real) == now.st_ino):
             return True
-        real = os.path.realpath(self.path)
+        real = resolve(self.path)
         if real != self.real:  # another target has another neighbour
             self.real, self._mount_is_fine = real, False
             if self._neighbour >= 0:
@@ -260,7 +258,7 @@ def _make_room(newest: Lock) -> None:
     _open[newest] = None
     for lock in list(_open)[: max(0, len(_open) - _KEPT)]:
         if lock.close_if_idle():
-            del _open[lock]
+            _open.pop(lock, None)
 
 
 def _unlock(fd: int, *, close: bool) -> int:
@@ -270,7 +268,10 @@ def _unlock(fd: int, *, close: bool) -> int:
     except OSError:
         close = True  # a file system without locks
     if close:
-        os.close(fd)
+        try:
+            os.close(fd)
+        except OSError:
+            pass  # it is closed all the same, and all that had to be stored is synced by now
         return -1
     return fd
 
@@ -295,15 +296,6 @@ def _inode(path: str) -> int:
         return -1
 
 
-def make_folder(path: str) -> None:
-    """Make the folder of a queue where it is missing; whoever makes the file syncs it."""
-    if not os.path.isdir(path):
-        try:
-            os.makedirs(path, exist_ok=True)
-        except OSError as error:
-            raise QueueError(f"{path}: cannot be made: {error.strerror}") from error
-
-
 def make(name: str, flags: int, like: str) -> int:
     """Open `name` for writing; a new file is as open as the file `like`, never wider.
 
@@ -322,6 +314,16 @@ def make(name: str, flags: int, like: str) -> int:
     else:
         raise FileNotFoundError(errno.ENOENT, "appears and goes all the time", name)
     try:
+        _dress_like(fd, like)
+        return fd
+    except BaseException:
+        os.close(fd)
+        os.unlink(name)
+        raise
+
+
+def _dress_like(fd: int, like: str) -> None:
+    try:
         st = os.stat(like)
     except FileNotFoundError:
         umask = os.umask(0o077)
@@ -329,7 +331,6 @@ def make(name: str, flags: int, like: str) -> int:
         os.fchmod(fd, 0o660 & ~umask)
     else:
         dress(fd, st)
-    return fd
 
 
 def _holder(fd: int) -> str:

@@ -10,7 +10,7 @@ import time
 
 from .after import is_id
 from .errors import QueueError
-from .files import BLOCK, blocks, read_at, read_header
+from .files import BLOCK, blocks, is_there, read_at, read_header
 from .job import Job
 from .tsv import HEADER, PROCESSING, row
 
@@ -110,9 +110,8 @@ def archived(file: "QueueFile", id: str) -> Job | None:
     if not is_id(id):
         return None
     path = os.path.join(file.side, "archive", month_of(id) + ".tsv")
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    fd = _open(path)
+    if fd is None:
         return None
     try:
         header = read_header(fd, path)
@@ -123,6 +122,8 @@ def archived(file: "QueueFile", id: str) -> Job | None:
                 last = block[at : block.find(b"\n", at)]
         cells = row(last, header) if last and header else None
         return Job(cells, header) if cells and header else None
+    except OSError as error:
+        raise QueueError(f"{path}: cannot be read: {error.strerror}") from error
     finally:
         os.close(fd)
 
@@ -150,14 +151,18 @@ def _seen(file: "QueueFile", job: Job) -> tuple[Job, bool]:
     from . import journal
 
     worker, k = journal.worker_of(job)
-    lines = journal.read(os.path.join(file.side, "workers", worker + ".tsv")) if worker else []
+    path = os.path.join(file.side, "workers", worker + ".tsv")
+    try:
+        lines = journal.read(path) if worker else []
+    except OSError as error:
+        raise QueueError(f"{path}: cannot be read: {error.strerror}") from error
     return journal.overlay(job, lines, k)
 
 
 def _read(file: "QueueFile", id: str) -> Job | None:
     if not isinstance(id, str) or not id.isascii() or "\t" in id or "\n" in id:
         return None
-    fd = _open(file)
+    fd = _open(file.path)
     if fd is None:
         return None
     try:
@@ -173,25 +178,27 @@ def _read(file: "QueueFile", id: str) -> Job | None:
         os.close(fd)
 
 
-def _open(file: "QueueFile") -> int | None:
+def _open(path: str) -> int | None:
     try:
-        return os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise QueueError(f"{file.path}: cannot be read: {error.strerror}") from error
+        raise QueueError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def jobs(file: "QueueFile", newest: bool = False) -> "Iterator[Job]":
     """Yield every job as it is now, in the order of the file or from its end."""
     lines = {}
-    if os.path.isdir(os.path.join(file.side, "workers")):
-        from . import journal
+    folder = os.path.join(file.side, "workers")
+    try:
+        if is_there(folder):
+            from . import journal
 
-        lines = journal.all_lines(
-            file.side
-        )  # before the file: what is folded meanwhile stands there
-    fd = _open(file)
+            lines = journal.all_lines(file.side)  # before the file: what is folded now stands there
+    except OSError as error:
+        raise QueueError(f"{folder}: cannot be read: {error.strerror}") from error
+    fd = _open(file.path)
     if fd is None:
         return
     try:

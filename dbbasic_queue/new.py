@@ -180,3 +180,17 @@ def parse_backoff(words: "str | Backoff") -> "Backoff":
 
 def _is_seconds(text: str) -> bool:
     return text.isascii() and text.replace(".", "", 1).isdigit()
+
+
+def copy_target(path: str, own: str) -> str:
+    """Return the file that a copy of the queue `own` is to replace; BadArgument for others."""
+    target = os.path.realpath(path)
+    there = os.path.exists(target)
+    same = there and os.path.exists(own) and os.path.samefile(target, own)
+    if same or target in (own, own + ".lock") or target.startswith(own + ".d" + os.sep):
+        raise BadArgument(f"{path}: is the queue's own; name another file")
+    if not os.path.isdir(os.path.dirname(target)):
+        raise BadArgument(f"{path}: there is no such folder")
+    if there and not os.path.isfile(target):
+        raise BadArgument(f"{path}: is no regular file")
+    return target

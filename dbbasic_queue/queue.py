@@ -11,7 +11,7 @@ from . import hint, lookup
 from .after import revive
 from .disk import QueueFile, unhurried
 from .edit import Edit
-from .errors import BadArgument, UnknownJob, in_seconds
+from .errors import BadArgument, QueueError, UnknownJob, in_seconds
 from .job import Job, new_id
 from .log import tell
 from .new import new_job
@@ -38,11 +38,8 @@ _queues: "dict[tuple[str, str, str], Queue]" = {}
 def default_queue() -> "Queue":
     """Return the queue of $DBBASIC_QUEUE, else data/queue.tsv here, looked up at each call."""
     path = os.environ.get("DBBASIC_QUEUE") or "data/queue.tsv"
-    key = (
-        path,
-        "" if path.startswith("/") else os.getcwd(),
-        os.environ.get("DBBASIC_QUEUE_SYNC", ""),
-    )
+    sync = os.environ.get("DBBASIC_QUEUE_SYNC", "")
+    key = (path, "" if path.startswith("/") else os.getcwd(), sync)
     found = _queues.get(key)
     if found is None:
         if len(_queues) > 64:
@@ -273,7 +270,10 @@ class Queue:
         """Return the workers that live now, with what they run."""
         from .recover import live_workers
 
-        return live_workers(self.file, self.lock_timeout)[0]
+        try:
+            return live_workers(self.file, self.lock_timeout)[0]
+        except OSError as error:
+            raise QueueError(f"{self.path}.d: cannot be read: {error.strerror}") from error
 
     def stop(self, name: str | None = None, timeout: float = 0) -> "list[LiveWorker]":
         """Ask live workers (of this `name`, or all) to stop as on SIGTERM.

@@ -103,6 +103,7 @@ def run_python(tmp_path):
 
 def pytest_addoption(parser):
     parser.addoption("--all", action="store_true", help="run the slow tests too")
+    parser.addoption("--all-faults", action="store_true", help="let each call meet each error")
 
 
 def pytest_configure(config):

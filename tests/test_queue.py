@@ -512,6 +512,20 @@ def test_no_verb_leaves_a_descriptor_open(queue, tmp_path):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts them in /proc")
+@pytest.mark.parametrize("kept", [1, 200], ids=["and forgotten", "and kept"])
+def test_a_queue_made_for_each_call_does_not_use_up_the_descriptors(kept, tmp_path):
+    queues = []
+
+    for _ in range(200):
+        queues = [*queues, Queue(tmp_path / "q.tsv", sync="off")][-kept:]
+        queues[-1].enqueue("note")
+
+    fds = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    names = [os.readlink(fd) for fd in fds if os.path.lexists(fd)]
+    assert names.count(str(tmp_path / "q.tsv.lock")) <= min(kept, 64)
+
+
 # --- listeners
 
 

@@ -8,6 +8,7 @@ had it: nobody else's change is undone, and nothing that runs is touched.
 import os
 
 from ..after import is_id
+from ..errors import QueueError
 from ..files import read_header
 from ..job import Job
 from ..lookup import find_row, forwards
@@ -48,7 +49,12 @@ def copy(
     Rows that are processing are left out: they are their worker's.  No lock is taken.
     """
     copied = Copied()
-    fd = os.open(queue.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fd = os.open(queue.path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise QueueError(f"{queue.path}: cannot be read: {error.strerror}") from error
     try:
         header = read_header(fd, queue.path) or HEADER
         target.write(header.line + b"\n")

@@ -1,7 +1,9 @@
-"""Let one system call of a process go wrong: the first, the second, and so on until none is left.
+"""Let one system call of a process go wrong, or do something in its place; seen from Python.
 
 A child is forked, does one thing and ends.  In it the functions of `os` that the package calls are
-wrapped: at the N-th call the process is killed, or the call raises, once or from then on.
+wrapped: at the N-th call the process is killed, the call raises, or a function of the test runs.
+That needs no compiler and works on every system; `campaign` meets the calls below Python, all of
+them, in every way.
 """
 
 import errno
@@ -13,8 +15,6 @@ import signal
 import sys
 import time
 from typing import NamedTuple
-
-import pytest
 
 PACKAGES = ("dbbasic_queue", "filelock", "os")  # calls from here; `os` for its own makedirs
 WRITES = {"write", "pwrite", "copy_file_range"}
@@ -41,6 +41,8 @@ class Mode(NamedTuple):
     lasting: bool  # also every later call of the kind
     counts: object  # counts(name, args, room) -> whether this mode is for such a call
     strike: object  # strike(real, name, args): what happens in its place
+    errno: int = 0  # that it raises
+    cut: bool = False  # whether a write may be done in part
 
 
 def changes(name, args, room):
@@ -54,10 +56,6 @@ def writes(name, args, room):
     return name in WRITES
 
 
-def writes_into_new_room(name, args, room):
-    return name in WRITES and needs_room(name, args, room)
-
-
 def needs_room(name, args, room):
     """A call that a full disk refuses; where room was reserved, a write succeeds all the same."""
     if name == "open":
@@ -65,10 +63,6 @@ def needs_room(name, args, room):
     if name == "pwrite":
         return args[2] + len(args[1]) > room.get(args[0], 0)
     return name in NEED_ROOM
-
-
-def touches_the_disk(name, args, room):
-    return name in WRITES | SYNCS | NAMES | SIZES | READS
 
 
 def syncs(name, args, room):
@@ -106,43 +100,38 @@ def io_error(real, name, args):
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-class ShortThenFull:
-    """A disk that becomes full in the middle of a write: a short count, then ENOSPC."""
+def half_and_no_space(real, name, args):
+    half(real, name, args)
+    no_space(real, name, args)
 
-    def __init__(self):
-        self.begun = False
 
-    def __call__(self, real, name, args):
-        if self.begun:
-            no_space(real, name, args)
-        self.begun = True
-        return half(real, name, args)
+no_space.errno = half_and_no_space.errno = errno.ENOSPC
+io_error.errno = errno.EIO
 
 
 def modes():
     """The ways in which a call can go wrong, by name."""
     every = [
         Mode("killed before", False, changes, die),
-        Mode("killed after", False, changes, finish_and_die),
-        Mode("killed in the middle of", False, writes, tear),
-        Mode("no space at", False, needs_room, no_space),
-        Mode("no space from", True, needs_room, no_space),
-        Mode("no space within", True, writes_into_new_room, ShortThenFull()),
-        Mode("I/O error at", False, touches_the_disk, io_error),
-        Mode("I/O error from", True, touches_the_disk, io_error),
-        Mode("sync error at", False, syncs, io_error),
-        Mode("sync error from", True, syncs, io_error),
+        Mode("killed in the middle of", False, writes, tear, cut=True),
+        Mode("no space from", True, needs_room, no_space, errno.ENOSPC),
+        Mode("sync error at", False, syncs, io_error, errno.EIO),
+        Mode("sync error from", True, syncs, io_error, errno.EIO),
     ]
     return {mode.name: mode for mode in every}
 
 
 class Outcome(NamedTuple):
-    """How a child ended."""
+    """How a child ended, and what had gone wrong in it."""
 
-    struck: str  # the call that went wrong, "" when there were fewer calls
+    struck: str  # the call that went wrong and how, "" when there were fewer calls
     killed: bool
     raised: tuple  # class names of the exception from its own to object, () for none
     text: str  # of the exception
+    call: str = ""  # the name of the call that went wrong
+    errno: int = 0  # that it raised
+    lasting: bool = False  # as did all later ones
+    cut: bool = False  # whether a write may have been done in part
 
 
 def attempt(action, mode="killed before", number=0):
@@ -152,41 +141,112 @@ def attempt(action, mode="killed before", number=0):
     """
     if not isinstance(mode, Mode):
         mode = modes()[mode]
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if not pid:
-        try:
-            os.close(reader)
-            _act(action, mode, number, writer)
-        finally:
-            os._exit(70)
-    os.close(writer)
-    try:
-        lines = _read_to_the_end(reader, pid).decode().splitlines()
-    finally:
-        os.close(reader)
-        _, status = os.waitpid(pid, 0)
-    killed = os.WIFSIGNALED(status)
-    struck = next((line[7:] for line in lines if line.startswith("struck ")), "")
-    ended = next((json.loads(line[6:]) for line in lines if line.startswith("ended ")), None)
-    assert killed or ended, f"{struck}: the child ended with status {status}"
-    raised, text = ended or ((), "")
-    return Outcome(struck, killed, tuple(raised), text)
+    child = Forked(action, lambda say: _arm(mode, number, say))
+    struck = "".join(child.said[:1])
+    call = struck.partition("(")[0].rpartition(" ")[2]
+    how = mode.errno, mode.lasting, mode.cut
+    return Outcome(struck, child.killed, child.raised, child.text, call, *how)
+
+
+class Forked:
+    """A forked child that does `action` after `arm(say)`, and ends.
+
+    With `later` it stays where it is, until `go_on` lets it do that and end.
+    """
+
+    def __init__(self, action, arm=lambda say: None, later=None):
+        self.said = []  # the lines that it says
+        self.raised, self.text = (), ""  # by the action: class names, and the message
+        self.killed = False
+        self._rest = b""
+        self._hear, say = os.pipe()
+        wait, self._tell = os.pipe()
+        self._pid = os.fork()
+        if not self._pid:
+            try:
+                os.close(self._hear)
+                os.close(self._tell)
+                _act(action, arm, later, say, wait)
+            finally:
+                os._exit(70)
+        os.close(say)
+        os.close(wait)
+        ended = self._listen(later is not None)
+        assert self.killed or ended, f"the child ended by itself: {self.said}"
+
+    def go_on(self):
+        """Let it do what it is to do later; return what that raised, "" when nothing did."""
+        os.write(self._tell, b".")
+        before = self.text
+        assert self._listen(stays=False), f"the child ended by itself: {self.said}"
+        text, self.text = self.text, before
+        return text
+
+    def _listen(self, stays):
+        """Hear what it says until an action has ended, and all of it unless it stays; whether the
+        action has ended.
+        """
+        ended = False
+        until = time.monotonic() + SECONDS
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._hear, selectors.EVENT_READ)
+            while not (ended and stays):
+                if not selector.select(max(0.0, until - time.monotonic())):
+                    os.kill(self._pid, signal.SIGKILL)
+                    raise AssertionError(f"the child hangs: {self.said}")
+                block = os.read(self._hear, 65536)
+                if not block:
+                    self._bury()
+                    return ended
+                *lines, self._rest = (self._rest + block).split(b"\n")
+                for line in lines:
+                    what, _, text = line.decode().partition(" ")
+                    if what == "said":
+                        self.said.append(text)
+                    else:
+                        ended = True
+                        raised, self.text = json.loads(text)
+                        self.raised = self.raised or tuple(raised)
+        return True
+
+    def _bury(self):
+        os.close(self._hear)
+        os.close(self._tell)
+        _, status = os.waitpid(self._pid, 0)
+        self.killed = os.WIFSIGNALED(status)
+
+
+def at(name, target, strike):
+    """A mode for one kind of call on one file: `strike` is what happens in its place."""
+
+    def counts(called, args, room):
+        return called == name and target in names_of(args)
+
+    error = getattr(strike, "errno", 0)
+    return Mode(f"{strike.__name__} at", False, counts, strike, error)
+
+
+def names_of(args):
+    """Return the names, without their folders, of the files that a call is about."""
+    fds = [f"/proc/self/fd/{arg}" for arg in args[:1] if isinstance(arg, int)]
+    paths = [os.readlink(fd) for fd in fds if os.path.lexists(fd)]
+    return [
+        os.path.basename(path) for path in paths + [arg for arg in args if isinstance(arg, str)]
+    ]
 
 
 def made_by(action):
     """Run `action` in a forked child; return the calls that it made, as "name path [path]"."""
     if not os.path.isdir("/proc/self/fd"):
+        import pytest
+
         pytest.skip("needs /proc, to tell which file a call is about")
     reader, writer = os.pipe()
 
     def note(name, args, room):
         if name in LOCKS:
             return False
-        paths = [f"/proc/self/fd/{arg}" for arg in args[:1] if isinstance(arg, int)]
-        names = [os.readlink(path) for path in paths]
-        names += [arg for arg in args if isinstance(arg, str)]
-        REAL["write"](writer, f"{name} {' '.join(map(os.path.basename, names))}\n".encode())
+        REAL["write"](writer, f"{name} {' '.join(names_of(args))}\n".encode())
         return False
 
     try:
@@ -199,21 +259,24 @@ def made_by(action):
         os.close(reader)
 
 
-def _act(action, mode, number, writer):
+def _act(action, arm, later, say, wait):
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 1)
     os.dup2(devnull, 2)
-    _arm(mode, number, writer)
-    ended = [[], ""]
-    try:
-        action()
-    except BaseException as error:
-        ended = [[kind.__name__ for kind in type(error).__mro__], str(error)]
-    REAL["write"](writer, f"ended {json.dumps(ended)}\n".encode())
-    os._exit(0)
+    arm(lambda text: REAL["write"](say, f"said {text}\n".encode()))
+    for do in (action, later):
+        ended = [[], ""]
+        try:
+            if do is not None:
+                do()
+        except BaseException as error:
+            ended = [[kind.__name__ for kind in type(error).__mro__], str(error) or repr(error)]
+        REAL["write"](say, f"ended {json.dumps(ended)}\n".encode())
+        if later is None or do is later or not REAL["read"](wait, 1):
+            os._exit(0)
 
 
-def _arm(mode, number, writer):
+def _arm(mode, number, say):
     room = {}  # per descriptor: up to where room is reserved
     seen = 0
 
@@ -228,8 +291,7 @@ def _arm(mode, number, writer):
             if mode.counts(name, args, room):
                 seen += 1
                 if seen == number:
-                    text = f"struck {number}: {mode.name} {shown(name, args)}\n"
-                    REAL["write"](writer, text.encode())
+                    say(f"{number}: {mode.name} {shown(name, args)}")
                 if seen == number or (seen > number and mode.lasting):
                     return mode.strike(real, name, args)
             result = real(*args)
@@ -254,17 +316,3 @@ def shown(name, args):
         for arg in args
     )
     return f"{name}({', '.join(texts)})"
-
-
-def _read_to_the_end(fd, pid):
-    data = b""
-    until = time.monotonic() + SECONDS
-    with selectors.DefaultSelector() as selector:
-        selector.register(fd, selectors.EVENT_READ)
-        while selector.select(max(0.0, until - time.monotonic())):
-            block = os.read(fd, 4096)
-            if not block:
-                return data
-            data += block
-    os.kill(pid, signal.SIGKILL)
-    raise AssertionError(f"the child hangs: {data.decode()}")

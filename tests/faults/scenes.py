@@ -1,19 +1,20 @@
-"""What is done while a call goes wrong, and what must hold afterwards.
+"""What is there before, and what is done, while a call goes wrong.
 
-A scene is made once and copied for each call.  After the fault `judge` reads the file with a reader
-that shares nothing with the package; then the queue must take and run another job, by itself.
+A scene is made once and copied for each call; `judge` says what must hold afterwards.
 """
 
-import itertools
-import logging
+import io
+import json
 import os
 import shutil
 import time
 from collections import Counter
+from typing import NamedTuple
 
-from dbbasic_queue import Discard, Queue, Snooze, current_job
+from dbbasic_queue import Discard, Queue, QueueError, Snooze, byhand, current_job
+from dbbasic_queue.new import new_job
 
-from . import calls, reader
+from . import calls, reader, verdict
 
 MODE = 0o664  # of the queue file: not what a umask of 022 gives
 
@@ -24,16 +25,32 @@ class Folder:
     def __init__(self, path):
         self.path = path
         self.file = path / "data" / "queue.tsv"
+        self.opened = self.file  # the path that is given to Queue
+        self.copied = path / "data" / "backup" / "queue.tsv"
         self.known = {}  # a name of ours -> id
         self.torn = False  # whether the last line is cut off before anything is done
+        self.before = {}  # id -> row, as they were then
+        self.archived = []  # ids, then
+        self.attributes = None  # of the file, then
+        self.last = None  # the Queue that was used last
 
     def queue(self, **options):
-        return Queue(self.file, **{"lock_timeout": 5, **options})
+        self.last = Queue(self.opened, **{"lock_timeout": 5, **options})
+        return self.last
+
+    def look(self):
+        """Keep in mind what is there."""
+        self.before = self.rows(torn=True)
+        self.archived = [row["id"] for row in reader.archived(self.file)]
+        self.attributes = reader.attributes(self.file) if self.file.exists() else None
 
     def copy(self, path):
         shutil.copytree(self.path, path, symlinks=True)
         copy = Folder(path)
+        copy.opened = path / self.opened.relative_to(self.path)
         copy.known, copy.torn = dict(self.known), self.torn
+        copy.before, copy.archived = self.before, self.archived
+        copy.attributes = self.attributes
         return copy
 
     def note(self, name, text):
@@ -53,6 +70,14 @@ class Folder:
     def rows(self, *, torn=False):
         return reader.by_id(self.file, torn=torn) if self.file.exists() else {}
 
+    def ids(self, names):
+        return {self.known[name] for name in names if name in self.known}
+
+    def statuses(self):
+        """The statuses by our names, "" where there is no row."""
+        rows = self.rows()
+        return {name: rows[id]["status"] if id in rows else "" for name, id in self.known.items()}
+
     def tick(self, **options):
         self.queue().process_jobs(self.handlers(), **options)
 
@@ -60,6 +85,10 @@ class Folder:
         def run(payload):
             self.note("effects", f"{current_job().id} {current_job().attempts} {os.getpid()}")
             return payload
+
+        def record(payload):
+            run(payload)
+            current_job().record(progress="half")
 
         def fail(payload):
             run(payload)
@@ -82,11 +111,14 @@ class Folder:
         def die(payload):
             run(payload)
             if self.effects()[current_job().id] == 1:
+                if current_job().queue == "default":
+                    calls.attempt(lambda: self.tick(queues=["other"]))  # and another one dies first
                 calls.die()
             return "second time"
 
         return {
             "run": run,
+            "record": record,
             "fail": fail,
             "fail_first": fail_first,
             "snooze_first": snooze_first,
@@ -98,8 +130,18 @@ class Folder:
 # --- what is there before
 
 
+def no_folder(folder):
+    """Not even the folder of the queue."""
+
+
 def nothing(folder):
-    folder.file.parent.mkdir(parents=True)
+    folder.file.parent.mkdir(parents=True, exist_ok=True)
+
+
+def an_empty_file(folder):
+    nothing(folder)
+    folder.file.touch()
+    folder.file.chmod(MODE)
 
 
 def three_jobs(folder):
@@ -127,7 +169,7 @@ def an_open_line(folder):
 
 def an_unsettled_rename(folder):
     three_jobs(folder)
-    side = folder.file.with_name("queue.tsv.d")
+    side = reader.beside(folder.file)
     side.mkdir(0o775)
     side.joinpath("unsettled").touch()
     side.joinpath("unsettled").chmod(MODE)
@@ -144,12 +186,40 @@ def a_waiting_job(folder):
     folder.known["child"] = folder.queue().enqueue("run", after=folder.known["second"])
 
 
+def a_long_file(folder):
+    """One that is so long that the kernel copies most of it, and that has attributes of its own."""
+    three_jobs(folder)
+    folder.known["long"] = folder.queue().enqueue("run", {"text": "x" * 100_000})
+    folder.known["last"] = folder.queue().enqueue("run")
+    try:
+        os.setxattr(folder.file, "user.note", b"ours")
+    except (AttributeError, OSError):
+        pass  # a file system without them
+
+
+def a_link(folder):
+    """A queue that is reached by a symbolic link."""
+    three_jobs(folder)
+    folder.opened = folder.file.with_name("link.tsv")
+    folder.opened.symlink_to(folder.file.name)
+
+
 def finished_jobs(folder):
     three_jobs(folder)
     folder.known["bad"] = folder.queue().enqueue("fail", max_attempts=1)
     folder.known["after"] = folder.queue().enqueue("run", after=folder.known["bad"])
     folder.tick()
     folder.known["fourth"] = folder.queue().enqueue("run", run_at=time.time() + 3600)
+
+
+def an_archive(folder):
+    """One that lacks a column that the next jobs bring."""
+    finished_jobs(folder)
+    folder.queue().archive(0)
+    folder.known = {"fourth": folder.known["fourth"]}
+    for name in ("fifth", "sixth"):
+        folder.known[name] = folder.queue().enqueue("run", columns={"colour": name})
+    folder.tick()
 
 
 def every_kind(folder):
@@ -161,6 +231,7 @@ def every_kind(folder):
     known["again"] = add("fail_first", backoff="none")
     known["snoozed"] = add("snooze_first")
     known["discarded"] = add("discard")
+    known["recorded"] = add("record")
     known["child"] = add("run", after=known["first"])
     known["doomed"] = add("run", after=known["bad"])
     known["unknown"] = add("nobody-runs-this")
@@ -168,21 +239,36 @@ def every_kind(folder):
 
 
 def a_dead_worker(folder):
-    """One job finished and not folded, one that its worker died in, two claimed and not begun."""
+    """One job finished and not folded, one that its worker died in, two claimed and not begun;
+    and another worker that died.
+    """
     nothing(folder)
     add = folder.queue().enqueue
     for name, kind in (("folded", "run"), ("finished", "run"), ("killed", "die"), ("third", "run")):
         folder.known[name] = add(kind, {"name": name}, max_attempts=9)
     folder.known["last"] = add("run", {"name": "last"}, max_attempts=1)
+    folder.known["other"] = add("die", {"name": "other"}, queue="other")
     folder.file.chmod(MODE)
-    outcome = calls.attempt(folder.tick)
+    outcome = calls.attempt(lambda: folder.tick(queues=["default"]))
     assert outcome.killed
-    rows = folder.rows()
-    states = {name: rows[folder.known[name]]["status"] for name in folder.known}
-    assert states == {
+    assert len(list(reader.beside(folder.file, "workers").iterdir())) == 2
+    assert folder.statuses() == {
         "folded": "completed", "finished": "processing", "killed": "processing",
-        "third": "processing", "last": "processing",
+        "third": "processing", "last": "processing", "other": "processing",
     }  # fmt: skip
+
+
+def an_archive_and_a_dead_worker(folder):
+    finished_jobs(folder)
+    folder.queue().archive(0)
+    folder.known = {}
+    a_dead_worker(folder)
+
+
+def an_old_backup(folder):
+    a_dead_worker(folder)
+    folder.copied.parent.mkdir()
+    folder.copied.write_bytes(folder.file.read_bytes().splitlines(keepends=True)[0])
 
 
 # --- what is done
@@ -199,6 +285,29 @@ def enqueue_many(folder):
 
 def enqueue_with_a_new_column(folder):
     folder.note("told", folder.queue().enqueue("run", priority=5))
+
+
+def edit(folder):
+    with folder.queue().edit() as e:
+        e.change(e.get(folder.known["second"]), priority=5)
+        e.remove(e.get(folder.known["third"]))
+        id = e.add(new_job("run", {"text": "Grüße"}))
+    folder.note("told", id)
+
+
+def edit_by_hand(folder):
+    """What the command `edit` does when the editor has ended."""
+    queue, copied = folder.queue(), io.BytesIO()
+    byhand.copy(queue, copied)
+    before = copied.getvalue()
+    header, *lines = before.splitlines(keepends=True)
+    second = lines[1].split(b"\t")
+    second[header.split(b"\t").index(b"priority")] = b"5"
+    new = b"\trun\tnull" + b"\t" * (header.count(b"\t") - 2) + b"\n"
+    typed = [header, lines[0], b"\t".join(second), *lines[3:], new]
+    done = byhand.apply(queue, before, b"".join(typed))
+    assert not done.refused, [(one.why, one.text) for one in done.refused]
+    folder.note("told", *done.added)
 
 
 def cancel(folder):
@@ -221,185 +330,79 @@ def archive(folder):
     folder.note("told", "archived")
 
 
+def backup(folder):
+    folder.queue().backup(folder.copied)
+    folder.note("told", "copied")
+
+
+def ask(folder):
+    """Ask in every way; each question that is answered is noted."""
+    queue = folder.queue()
+    questions = [
+        lambda: {id: queue.get(id).status for id in folder.known.values()},
+        lambda: {job.id: job.status for job in queue.jobs()},
+        lambda: {job.id: job.status for job in queue.jobs(newest=True)},
+        lambda: {job.id: job.status for job in queue.jobs("processing")},
+        lambda: {id: queue.get(id).status for id in folder.archived},
+        lambda: {"counts": queue.counts()},
+        lambda: {"workers": len(queue.workers())},
+    ]
+    errors = []
+    for question in questions:
+        try:
+            folder.note("told", json.dumps(question()))
+        except QueueError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
 def tick(folder):
     folder.tick()
-
-
-# --- what must hold right after the fault
-
-
-def judge_added(folder, outcome):
-    """Who was told an id has his job; who got an exception has none; no other job is touched."""
-    told = folder.noted("told")
-    torn = outcome.killed or (outcome.raised and folder.torn) or "error from" in outcome.struck
-    rows = folder.rows(torn=torn)
-    added = [id for id in rows if id not in folder.known.values()]
-    lost = set(folder.known) - {name for name, id in folder.known.items() if id in rows}
-    assert lost <= {"open"}  # which is a row again when the next one closes its line
-    assert set(told) <= set(added)
-    if outcome.raised and "I/O error from" not in outcome.struck:
-        assert not added or "changed, but not known" in outcome.text, f"{outcome.text}: it is there"
-    if "middle" not in outcome.struck:
-        assert len(added) in (0, 1, 5), added
-
-
-def judge_cancelled(folder, outcome):
-    states = statuses(folder)
-    one = "cancelled" if states["second"] == "cancelled" else "pending"
-    assert states == {"first": "pending", "second": one, "third": "pending", "child": one}
-    assert one == "cancelled" or not folder.noted("told")
-    assert one == "pending" or not outcome.raised or "changed, but not known" in outcome.text
-
-
-def judge_retried(folder, outcome):
-    states = statuses(folder)
-    both = states["bad"], states["after"]
-    assert both in (("failed", "cancelled"), ("pending", "pending"))
-    assert both == ("pending", "pending") or not folder.noted("told")
-
-
-def judge_purged(folder, outcome):
-    gone = {name for name, status in statuses(folder).items() if not status}
-    assert gone in (set(), {"first", "third"})
-    assert gone or not folder.noted("told")
-
-
-def judge_archived(folder, outcome):
-    """A row is in the file or in the archive, and after the next archive() once in the archive."""
-    queue = folder.queue()
-    assert all(queue.get(id) for id in folder.known.values())
-
-    queue.archive(0)
-    months = folder.file.with_name("queue.tsv.d").joinpath("archive").glob("*.tsv")
-    archived = [row["id"] for month in months for row in reader.read(month)]
-
-    finished = {id for name, id in folder.known.items() if name != "fourth"}
-    assert sorted(archived) == sorted(finished)
-    assert set(folder.rows()) == {folder.known["fourth"]}
-
-
-def judge_tick(folder, outcome):
-    assert set(folder.known.values()) == set(folder.rows())
-
-
-def statuses(folder):
-    rows = folder.rows()
-    return {name: rows[id]["status"] if id in rows else "" for name, id in folder.known.items()}
-
-
-# --- what must hold in the end
-
-RUNS = {"run": 1, "fail": 1, "fail_first": 2, "snooze_first": 2, "discard": 1, "die": 2}
-FAIL = ("fail", "discard")
-
-
-def go_on(folder, *, kills, unrecorded=0):
-    """Take another job and run all that is left: nothing that was finished runs again.
-
-    There may be one extra run for each kill, and for each outcome that no disk took.
-    """
-    queue = folder.queue()
-    finished = {id for id in folder.rows(torn=True) if queue.get(id).finished}
-    before = folder.effects()
-    another = queue.enqueue("run", {"name": "another"})
-    for _ in range(3):
-        folder.tick()
-        rows = folder.rows()
-        ends = {id: possible_ends(row, kills + unrecorded) for id, row in rows.items()}
-        odd = [row.line.decode() for id, row in rows.items() if row["status"] not in ends[id]]
-        if not odd:
-            break
-
-    assert not odd
-    effects = folder.effects()
-    assert rows[another]["status"] == "completed"
-    again = {id for id in finished if effects[id] > before[id]}
-    assert not again, f"finished, and run again: {again}"
-    usual = Counter({id: RUNS.get(row["type"], 0) for id, row in rows.items()})
-    if "after" in folder.known and folder.known["bad"] not in finished:
-        usual[folder.known["bad"]] += 1  # it was retried
-    extra = (Counter({id: effects[id] for id in rows}) - usual).total()
-    assert extra <= kills + unrecorded, f"{extra} extra runs"
-    charged = (Counter({id: int(row["attempts"]) for id, row in rows.items()}) - effects).total()
-    assert charged <= kills, f"{charged} attempts are charged for which no job ran"
-    assert not reader.leftovers(folder.file)
-    modes = reader.modes(folder.file)
-    assert modes["queue.tsv"] in (MODE, 0o640)
-    assert not {name: oct(mode) for name, mode in modes.items() if mode & ~MODE}
-
-
-def possible_ends(row, kills):
-    if row["type"] == "nobody-runs-this" or int(row["run_at"]) > time.time() + 1000:
-        return ("pending",)
-    if row["status"] == "cancelled":
-        return ("cancelled",) if row["after"] or not row["error"] else ()
-    if row["type"] in FAIL:
-        return ("failed",)
-    if kills and row["max_attempts"] == "1" and row["error"].startswith("worker died"):
-        return ("failed",)
-    return ("completed",)
+    folder.note("told", "ticked")
 
 
 # --- all of it
 
+
+class Scene(NamedTuple):
+    prepare: object
+    act: object
+    judge: object
+    takes: tuple = ()  # the names of the jobs that it may remove
+    faults: tuple = ()  # the names of those that it meets; all
+    again: int = 1  # so often one after the other
+
+
+KILL = ("killed before",)
+FINISHED = ("first", "second", "third", "bad", "after", "fifth", "sixth")
 SCENES = {
-    "first use": (nothing, enqueue, judge_added),
-    "enqueue": (three_jobs, enqueue, judge_added),
-    "enqueue behind a torn line": (a_torn_line, enqueue, judge_added),
-    "enqueue behind an open line": (an_open_line, enqueue, judge_added),
-    "enqueue after an unsettled rename": (an_unsettled_rename, enqueue, judge_added),
-    "enqueue into nine columns": (nine_columns, enqueue_with_a_new_column, judge_added),
-    "enqueue_many": (three_jobs, enqueue_many, judge_added),
-    "cancel": (a_waiting_job, cancel, judge_cancelled),
-    "retry": (finished_jobs, retry, judge_retried),
-    "purge": (finished_jobs, purge, judge_purged),
-    "archive": (finished_jobs, archive, judge_archived),
-    "tick": (every_kind, tick, judge_tick),
-    "recovery": (a_dead_worker, tick, judge_tick),
+    "first use": Scene(no_folder, enqueue, verdict.added),
+    "first use of a folder": Scene(nothing, enqueue, verdict.added),
+    "first use of an empty file": Scene(an_empty_file, enqueue, verdict.added),
+    "enqueue": Scene(three_jobs, enqueue, verdict.added),
+    "enqueue behind a torn line": Scene(a_torn_line, enqueue, verdict.added),
+    "enqueue behind an open line": Scene(an_open_line, enqueue, verdict.added),
+    "enqueue after an unsettled rename": Scene(an_unsettled_rename, enqueue, verdict.added),
+    "enqueue into nine columns": Scene(nine_columns, enqueue_with_a_new_column, verdict.added),
+    "enqueue_many": Scene(three_jobs, enqueue_many, verdict.added),
+    "edit": Scene(a_long_file, edit, verdict.edited, ("third",)),
+    "edit through a link": Scene(a_link, edit, verdict.edited, ("third",)),
+    "edit by hand": Scene(a_long_file, edit_by_hand, verdict.edited, ("third",)),
+    "cancel": Scene(a_waiting_job, cancel, verdict.cancelled),
+    "retry": Scene(finished_jobs, retry, verdict.retried),
+    "purge": Scene(finished_jobs, purge, verdict.purged, ("first", "third")),
+    "archive": Scene(finished_jobs, archive, verdict.archived, FINISHED),
+    "archive with a new column": Scene(an_archive, archive, verdict.archived, FINISHED),
+    "backup": Scene(an_old_backup, backup, verdict.copied),
+    "tick": Scene(every_kind, tick, verdict.ticked),
+    "recovery": Scene(a_dead_worker, tick, verdict.ticked),
+    "recovery, killed twice": Scene(a_dead_worker, tick, verdict.ticked, faults=KILL, again=2),
+    "recovery, killed thrice": Scene(a_dead_worker, tick, verdict.ticked, faults=KILL, again=3),
+    "questions": Scene(an_archive_and_a_dead_worker, ask, verdict.answered),
 }
-
-
-def problems_of(scene, mode, path, *, again=1, every=1):
-    """Let each call of a scene, or `every` so many-th, go wrong in turn, `again` times over.
-
-    Return how many went wrong, and what was wrong after which.
-    """
-    base = Folder(path / "base")
-    base.path.mkdir()
-    problems = []
-    logger = logging.getLogger("dbbasic_queue")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)  # its workers fail and die by the dozen
-    try:
-        SCENES[scene][0](base)
-        for turn in itertools.count():
-            number = 1 + turn * every
-            folder = base.copy(path / str(number))
-            outcome, problem = after_the_fault(folder, scene, mode, number, again)
-            if not outcome.struck:
-                assert not outcome.raised, f"without a fault: {outcome}"
-                return turn, problems
-            if problem:
-                problems.append(problem)
-            shutil.rmtree(folder.path)
-    finally:
-        logger.setLevel(level)
-
-
-def after_the_fault(folder, scene, mode, number, again):
-    """Let one call go wrong; return the outcome, and what was wrong then, if anything."""
-    _, act, judge = SCENES[scene]
-    for _ in range(again):
-        outcome = calls.attempt(lambda: act(folder), mode, number)
-    if not outcome.struck:
-        return outcome, ""
-    kills = again if outcome.killed else 0
-    try:
-        assert not outcome.raised or "QueueError" in outcome.raised, "none of our errors"
-        judge(folder, outcome)
-        go_on(folder, kills=kills, unrecorded="I/O error from" in outcome.struck)
-    except Exception as problem:
-        text = str(problem).partition("\n")[0][:300]
-        then = f", then {outcome.raised[0]}: {outcome.text}" if outcome.raised else ""
-        return outcome, f"{outcome.struck}{then}: {type(problem).__name__}: {text}"
-    return outcome, ""
+QUICK = [  # those that the plain run of the tests can afford
+    "first use of a folder", "enqueue", "enqueue behind a torn line", "enqueue behind an open line",
+    "enqueue after an unsettled rename", "enqueue into nine columns", "enqueue_many", "cancel",
+    "retry", "purge", "archive", "tick", "recovery",
+]  # fmt: skip
