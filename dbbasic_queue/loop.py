@@ -35,16 +35,23 @@ class _Loop:
     async def work(self) -> None:
         self._begin(self._held.next(None))
         while self._tasks:
-            if len(self._tasks) < self._limit and self._worker.may_claim_beside():
-                self._worker.turn(self._limit - len(self._tasks))
+            room = self._limit - len(self._tasks)
+            if room > 0 and self._worker.claim_beside(room):
                 self._begin(self._held.next(None))
             if not self._ended:
                 await self._until_one_ends()
             ended, self._ended = self._ended, []
             for task in ended:
                 attempt = self._tasks.pop(task)
-                self._begin(self._held.next((attempt, task.result())))
+                self._begin(self._held.next((attempt, self._cells(task, attempt))))
             self._mind_the_time()
+
+    def _cells(self, task: "asyncio.Task[Cells]", attempt: Attempt) -> "Cells":
+        """Return the cells of a task that has ended, perhaps before its first step."""
+        if not task.cancelled():
+            return task.result()
+        failure = attempt.ending if attempt.told else asyncio.CancelledError()
+        return self._worker.outcome(attempt, None, failure)
 
     async def _until_one_ends(self) -> None:
         """Let the handlers go on; no longer than until the next look at the time."""
@@ -91,5 +98,5 @@ class _Loop:
             if short:
                 attempt.end(Stopped())
             if attempt.is_over():
-                attempt.told = True
+                attempt.tell()
                 task.cancel()

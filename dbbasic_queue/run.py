@@ -60,8 +60,17 @@ class Attempt:
             self.deadline = min(self.deadline, clock())
 
     def meaning(self, failure: BaseException) -> BaseException:
-        """Return what the handler was told, when that is what came out of it."""
-        return self.ending if self.told and type(failure) is type(self.ending) else failure
+        """Return what the handler was told, when that is what came out of it.
+
+        What is to end on request is not tried again, whatever its handler made of it.
+        """
+        same = type(failure) is type(self.ending) or isinstance(self.ending, Killed)
+        return self.ending if self.told and same else failure
+
+    def tell(self) -> None:
+        """Its handler is told now, and has CUT_OFF seconds from now on."""
+        self.told = True
+        self.deadline = clock()
 
     def is_over(self) -> bool:
         """Whether the handler is to be told now."""
@@ -116,8 +125,10 @@ class Run:
 
     def show(self) -> None:
         """Tell the supervisor, where there is one, which job's time is over first."""
-        if self.slot is not None:
-            self.slot.show(self.attempts)
+        shown = None
+        while self.slot is not None and shown is not self.attempts:  # two threads come here
+            shown = self.attempts
+            self.slot.show(shown)
 
     def enter(self, attempt: Attempt, call: "Callable[[Job], Any]") -> "Any":
         """Call the user's code, into which the end of its time may be thrown."""
@@ -154,7 +165,8 @@ class Run:
             return
         with self._gate:
             if self.inside is attempt:
-                attempt.told = self._thrown = True
+                attempt.tell()
+                self._thrown = True
                 self._throw(type(attempt.ending))
 
     def _throw(self, kind: type[BaseException] | None) -> None:
@@ -168,7 +180,7 @@ class Run:
         """SIGALRM: raise in the handler, if it is still the one whose time is over."""
         attempt = self.inside
         if attempt is not None and attempt.is_over() and not in_a_lock(self.thread):
-            attempt.told = True
+            attempt.tell()
             raise attempt.ending
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 
 from . import hint, log
 from .claim import Stale
@@ -17,6 +18,7 @@ from .errors import QueueError
 from .held import Held
 from .job import Job
 from .journal import LostFile, WorkerFile
+from .lock import in_a_lock
 from .options import Options
 from .outcome import completed, ended_by, log_failure
 from .queue import Queue
@@ -73,7 +75,9 @@ class Worker:
         self._pid = os.getpid()
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="dbbasic_queue", daemon=True)
-        self._untold: list[tuple[str, Job]] = []
+        self._untold: deque[tuple[str, Job]] = deque()
+        self._claims_from = 0.0  # side by side, after a claim that did not succeed
+        self._held_up = 0.0  # when the thread of the handlers was last in a lock, or waited for it
 
     # --- the tick
 
@@ -157,6 +161,7 @@ class Worker:
         if self._options.run_for is None:
             return False
         self._looked = clock()
+        self.stop.read_request(self.journal.path[:-4] + ".stop")  # there may be news all the time
         while self.held.may_begin():
             time.sleep(min(_TICK, max(0.0, self.stop.until - clock())))
             if self.is_news():
@@ -226,8 +231,8 @@ class Worker:
 
     def _tell(self) -> None:
         """Tell the listeners what has happened; never in the thread that minds the time."""
-        events, self._untold = self._untold, []
-        for event, job in events:
+        while self._untold:
+            event, job = self._untold.popleft()
             log.tell(self._options.listeners, event, [job])
 
     # --- running
@@ -251,10 +256,19 @@ class Worker:
             return self.outcome(attempt, None, attempt.meaning(failure))
         return self.outcome(attempt, result)
 
-    def may_claim_beside(self) -> bool:
-        """Whether to look for more while jobs run side by side."""
-        held = self.held
-        return not held.claimed and held.may_begin() and (self._left_some or self.is_news())
+    def claim_beside(self, room: int) -> bool:
+        """Claim more while jobs run side by side, if it may be worth it; whether there is more.
+
+        What runs goes on, whatever becomes of that.
+        """
+        if self.held.claimed or not self.held.may_begin() or clock() < self._claims_from:
+            return False
+        try:
+            return (self._left_some or self.is_news()) and self.turn(room)
+        except (QueueError, OSError) as problem:
+            log.warn("%s: %s", self._queue.path, str(problem))
+            self._claims_from = clock() + 1
+            return False
 
     def tell_start(self, attempt: Attempt) -> None:
         job = attempt.job
@@ -319,8 +333,11 @@ class Worker:
         self.held.mind_kill_requests()
         self.stop.mind_the_grace()
         self.run.interrupt_when_due()
+        if in_a_lock(self.run.thread):
+            self._held_up = clock()
         for attempt in self.run.attempts:
-            if clock() >= attempt.deadline + CUT_OFF:
+            told = attempt.deadline if attempt.told else max(attempt.deadline, self._held_up)
+            if clock() >= told + CUT_OFF:
                 text = f"{attempt.ending}, and did not end within {CUT_OFF} s"
                 try:
                     why = f"{text}\n{attempt.job.id}".encode()

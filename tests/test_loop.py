@@ -1,6 +1,7 @@
 """`concurrency=n`: async handlers side by side in one worker."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import threading
@@ -100,6 +101,45 @@ def test_each_way_to_end_is_recorded_as_without_concurrency(queue):
     assert found[1] == ("failed", 1, "SystemExit: 3")
     assert found[2] == ("failed", 1, "asyncio.exceptions.CancelledError")
     assert found[3] == ("failed", 1, "ValueError: boom")
+
+
+def test_a_job_that_is_stopped_before_its_first_step_goes_back(queue):
+    asked = []
+
+    class Settings(dict):
+        def get(self, key, default=None):
+            if key == "timeout" and asked == ["now"]:  # between the start line and the first step
+                asked.append(os.kill(os.getpid(), signal.SIGTERM))
+                time.sleep(0.11)
+            return default
+
+    async def job(payload):
+        if payload:
+            asked.append("now")
+            await asyncio.sleep(10)
+
+    queue.enqueue_many([("t", 0)] * 5 + [("t", 1)] + [("t", 2)] * 5)
+    with pytest.raises(SystemExit):
+        queue.process_jobs({"t": job}, concurrency=2, grace=0, settings={"default": Settings()})
+
+    assert asked == ["now", None]
+    assert queue.counts("status", "attempts") == {("completed", 1): 5, ("pending", 0): 6}
+
+
+def test_what_runs_goes_on_while_somebody_else_holds_the_lock(tmp_path):
+    queue = Queue(tmp_path / "queue.tsv", lock_timeout=0.01)
+
+    async def hold(payload):
+        with open(queue.path + ".lock") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            os.utime(queue.path)  # there may be more to claim
+            await asyncio.sleep(0.05)
+
+    ids = queue.enqueue_many([("hold", None), ("nap", 0.02), ("nap", 0.1)])
+    queue.process_jobs({"hold": hold, "nap": nap}, concurrency=3)
+
+    found = [queue.get(id) for id in ids]
+    assert [(job.status, job.attempts) for job in found] == [("completed", 1)] * 3
 
 
 def test_a_plain_handler_runs_too_with_its_time_limit(queue):
