@@ -236,10 +236,10 @@ class WorkerFile:
             os.close(fd)
             os.unlink(new)
             return
-        sync_folder(os.path.dirname(self.path))
         self._fd, self._end, self._room = fd, os.fstat(fd).st_size, 0
         close_own(old, self._own)
         self._own = identity(fd)
+        sync_folder(os.path.dirname(self.path))
 
     def remove(self) -> None:
         """Unlink the file, under the queue's lock, when all its outcomes are folded."""

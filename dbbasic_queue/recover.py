@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MOST_DEAD = 100  # taken in by one edit: each holds a descriptor
 ON_REQUEST = b"ended on request"
+_SMALL = 1 << 16
 
 
 class Dead:
@@ -75,13 +76,15 @@ class Dead:
 
 
 def small_file(path: str) -> bytes:
-    """Return the beginning of a file that may be missing."""
+    """Return a file that may be missing; the last whole lines of one that is not small."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return b""
     try:
-        return os.read(fd, 1 << 16)
+        left_out = max(0, os.fstat(fd).st_size - _SMALL)
+        text = os.pread(fd, _SMALL, left_out)
+        return text.partition(b"\n")[2] if left_out else text
     finally:
         os.close(fd)
 

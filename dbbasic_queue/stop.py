@@ -68,14 +68,14 @@ class Stop:
         """Stop when somebody has put a file at `path`, or the supervisor is gone."""
         if not self.asked:
             request = small_file(path)
-            self.all = request == ALL
+            self.all = ALL in request  # several may have asked
             if request or self._is_orphan():
                 self.ask()
 
     def _is_orphan(self) -> bool:
         try:
             return self.lifeline >= 0 and not os.read(self.lifeline, 1)
-        except BlockingIOError:
+        except OSError:  # nothing to read; or a handler has closed all that it found
             return False
 
     def mind_the_grace(self) -> None:

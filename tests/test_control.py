@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from dbbasic_queue import current_job
+
 WORKER = """
     import ctypes, os, signal, time
     from dbbasic_queue import Queue, pool
@@ -139,6 +141,34 @@ def test_a_job_that_is_claimed_and_not_begun_is_cancelled_without_an_attempt(que
     assert (job.status, job.error, job.attempts) == ("cancelled", "ended on request", 0)
 
 
+def test_a_job_is_ended_however_many_were_asked_for_before(queue):
+    def handler(payload):
+        worker = current_job().worker.rpartition(".")[0]
+        with open(f"{queue.path}.d/workers/{worker}.kill", "wb") as file:
+            file.write(b"17\t0123456789abcdef\n" * 4000)
+        assert queue.kill(id)
+        time.sleep(20)
+
+    id = queue.enqueue("t", max_attempts=1)
+    queue.process_jobs({"t": handler})
+
+    assert (queue.get(id).status, queue.get(id).error) == ("cancelled", "ended on request")
+
+
+def test_a_job_that_is_to_end_is_not_tried_again_whatever_its_handler_makes_of_it(queue):
+    def handler(payload):
+        queue.kill(id)
+        try:
+            time.sleep(20)
+        finally:
+            raise ValueError("the connection was cut")
+
+    id = queue.enqueue("t")
+    queue.process_jobs({"t": handler})
+
+    assert (queue.get(id).status, queue.get(id).error) == ("cancelled", "ended on request")
+
+
 def test_stop_returns_who_is_left_and_what_it_runs(queue, start):
     id = queue.enqueue("sleep", 0.4)
     child = start(run_for=60, name="mailer")
@@ -163,10 +193,28 @@ def test_a_pool_that_is_asked_to_stop_starts_no_further_worker(queue, start):
     queue.enqueue_many([("sleep", 0.15)] * 40)
     child = start(2, processes=(2, 4), run_for=60)
 
-    assert queue.stop(timeout=10) == []
+    queue.stop()
+    assert queue.stop(timeout=10) == []  # asked twice
 
     assert child.wait(timeout=10) == 0
     assert queue.counts()["pending"] >= 30
+
+
+def test_a_worker_that_finds_nothing_in_a_busy_queue_stops_too(queue):
+    options = {"queues": ["mine"], "run_for": 60}
+    queue.enqueue("t")
+    thread = threading.Thread(target=lambda: queue.process_jobs({"t": str}, **options))
+    thread.start()
+    until(queue.workers)
+
+    def left():
+        queue.enqueue("t")
+        return not queue.workers()
+
+    queue.stop()
+    until(left)
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 def test_a_handler_that_asks_its_own_worker_to_stop_is_the_last_one(queue):
