@@ -92,19 +92,28 @@ def idle(real: str) -> bool:
         return False  # a look will say what is wrong
     if not st.st_size:
         return True
-    hint = read(side)
-    now = time.time()
-    if (
-        hint is None
-        or hint.inode != st.st_ino
-        or hint.processing
-        or not 0 <= now - hint.looked_at < TRUSTED
-    ):
+    hint = _current(real, st)
+    return hint is not None and not hint.processing and hint.bound > time.time()
+
+
+def may_be_due(real: str) -> bool:
+    """Whether a pending row may be due, as far as the hint and the rows added since tell."""
+    try:
+        hint = _current(real, os.stat(real))
+    except OSError:
         return False
+    return hint is None or hint.bound <= time.time()
+
+
+def _current(real: str, st: os.stat_result) -> Hint | None:
+    """Return the hint, lowered by the rows added since; None when it tells nothing."""
+    hint = read(real + ".d")
+    if hint is None or hint.inode != st.st_ino or not 0 <= time.time() - hint.looked_at < TRUSTED:
+        return None
     same = (hint.size, hint.mtime) == (st.st_size, st.st_mtime_ns)
     if not same and (st.st_size <= hint.size or not _take_tail(real, hint, st.st_size)):
-        return False
-    return hint.bound > now
+        return None
+    return hint
 
 
 def _take_tail(real: str, hint: Hint, size: int) -> bool:

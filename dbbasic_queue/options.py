@@ -55,6 +55,8 @@ class Options:
         pair = processes if isinstance(processes, tuple) else (processes, processes)
         if len(pair) != 2 or not all(type(n) is int for n in pair) or not 0 <= pair[0] <= pair[1]:
             raise BadArgument(f"processes={processes!r:.80} is neither a number nor (least, most)")
+        if pair[1] and not pair[0]:
+            raise BadArgument(f"processes={processes!r:.80}: at least 1, who looks for jobs")
         if pair[1] and max_jobs is not None:
             raise BadArgument(f"max_jobs={max_jobs!r:.80} goes with a single process only")
         self.processes = pair

@@ -5,6 +5,7 @@ memory, and starts more while jobs wait.  When the supervisor itself is killed, 
 end of a pipe and stop as on SIGTERM.
 """
 
+import contextlib
 import copy
 import math
 import mmap
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .journal import Cells
 
 _TICK = 0.05
+_STOP = (signal.SIGTERM, signal.SIGINT)
 _TOO_LATE = 0.5  # seconds after its JobTimeout until a worker is ended
 _MOST_IN_VAIN = 20  # workers in a row that died before they ran a job
 LEFT = -1.0  # in the place of a deadline: this worker has ended of its own will
@@ -194,9 +196,13 @@ class Supervisor:
         options = copy.copy(self._options)
         if extra:
             options.run_for = None
-        pid = os.fork()
-        if not pid:
-            _be_worker(self._queue, options, slot, self._lifeline, self.stop.until)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP)  # till the child hears them
+        try:
+            pid = os.fork()
+            if not pid:
+                _be_worker(self._queue, options, slot, self._lifeline, self.stop.until)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._children[pid] = _Child(pid, slot, extra)
 
     def _pass_signals_on(self) -> None:
@@ -229,7 +235,7 @@ class Supervisor:
             log.warn("%s: worker process %d died (%s)", self._queue.path, pid, how)
             self._in_vain = 0 if id else self._in_vain + 1
             if not self.stop.asked and not self._leaving and self._in_vain < _MOST_IN_VAIN:
-                self._start()
+                self._start(extra=child.extra)
 
     def _check(self, child: _Child) -> None:
         """End a worker whose job has outlived its time, or which takes too much memory."""
@@ -272,7 +278,8 @@ class Supervisor:
         id = child.slot.read()[2]
         path = os.path.join(self._queue.file.side, "workers", id)
         if id and os.path.exists(path + ".tsv") and not os.path.exists(path + ".why"):
-            self._queue.file.note(path + ".why", b"%b\n%b" % (why.encode(), victim))
+            with contextlib.suppress(OSError):  # no room: the worker ends all the same
+                self._queue.file.note(path + ".why", b"%b\n%b" % (why.encode(), victim))
 
     def _grow(self) -> None:
         """Start one more worker while all are busy and something is due."""
@@ -281,12 +288,10 @@ class Supervisor:
         busy = all(child.slot.read()[0] > 0 for child in self._children.values())
         if not busy:
             self._busy_since = max(clock(), self._busy_since)
-        elif clock() - self._busy_since > 0.2 and self._something_is_due():
-            self._start(extra=True)
-
-    def _something_is_due(self) -> bool:
-        found = hint.read(self._queue.file.side)
-        return found is None or found.bound <= time.time()
+        elif clock() - self._busy_since > 0.2:
+            self._busy_since = clock()
+            if hint.may_be_due(self._queue.file.real):
+                self._start(extra=True)
 
 
 def _be_worker(
@@ -306,6 +311,7 @@ def _be_worker(
         worker.stop.lifeline = lifeline[0]
         worker.stop.until = until
         with worker.stop:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP)
             worker.work()
         slot.leave(all=worker.stop.all)
     except QueueError as failure:

@@ -163,6 +163,39 @@ def test_more_workers_are_started_while_jobs_wait(queue, run_python, tmp_path):
     assert len({job.result for job in queue.jobs()}) > 1
 
 
+def test_more_workers_are_started_for_jobs_that_come_while_all_are_busy(
+    queue, run_python, tmp_path
+):
+    queue.enqueue("nap", 60)
+    code = """
+        import time
+        from dbbasic_queue import Queue
+        Queue("queue.tsv").process_jobs({"nap": time.sleep}, processes=(1, 2))
+    """
+
+    with run_python(code, cwd=tmp_path, env={"PYTHONWARNINGS": "ignore"}) as child:
+        wait_until(lambda: any(worker.jobs for worker in queue.workers()))
+        id = queue.enqueue("nap", 0)
+        assert queue.wait(id, 20).status == "completed"
+        for _ in range(2):
+            child.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
+        assert child.wait(timeout=20) != 0
+
+
+def test_a_worker_process_hears_a_signal_that_comes_before_it_is_ready(queue, run_python, tmp_path):
+    queue.enqueue("later", run_at=9e9)
+    code = """
+        import os, signal
+        from dbbasic_queue import Queue
+        os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
+        Queue("queue.tsv").process_jobs({}, processes=1, run_for=60)
+    """
+
+    with run_python(code, cwd=tmp_path, env={"PYTHONWARNINGS": "ignore"}) as child:
+        assert child.wait(timeout=20) == 0
+
+
 def wait_until(true, seconds=20):
     until = time.monotonic() + seconds
     while not true():
@@ -248,10 +281,66 @@ def test_workers_that_all_end_before_they_run_a_job_are_an_error(queue, tmp_path
 
 
 def test_options_that_make_no_sense_are_refused(queue):
-    for options in ({"processes": -1}, {"processes": (3, 1)}, {"processes": "2"}, {"memory": 9}):
+    for options in (
+        {"processes": -1},
+        {"processes": (3, 1)},
+        {"processes": (0, 2)},
+        {"processes": "2"},
+        {"memory": 9},
+    ):
         with pytest.raises(dbbasic_queue.QueueError, match=next(iter(options))):
             queue.enqueue("t")
             queue.process_jobs({}, **options)
+
+
+@pytest.mark.soak
+def test_a_worker_is_ended_though_its_reason_cannot_be_written(queue, run_python, tmp_path):
+    id = queue.enqueue("spin", timeout=0.2, max_attempts=1)
+    code = """
+        import os
+        from dbbasic_queue import Queue, current_job
+        def spin(payload):
+            worker = current_job().worker.rpartition(".")[0]
+            os.symlink("nowhere", f"queue.tsv.d/workers/{worker}.why")
+            while True:
+                try:
+                    while True:
+                        pass
+                except BaseException:
+                    pass
+        Queue("queue.tsv").process_jobs({"spin": spin}, processes=1)
+    """
+
+    with run_python(code, cwd=tmp_path, env={"PYTHONWARNINGS": "ignore"}) as child:
+        assert child.wait(timeout=20) == 0
+
+    assert (queue.get(id).status, queue.get(id).error) == ("failed", "worker died")
+
+
+@pytest.mark.soak
+def test_a_handler_that_waits_for_the_lock_is_not_cut_off_before_it_is_told(
+    queue, run_python, tmp_path
+):
+    id = queue.enqueue("t", timeout=0.1, max_attempts=1)
+    code = """
+        import fcntl, threading, time
+        from dbbasic_queue import Queue, worker
+        worker.CUT_OFF = 0.3
+        queue = Queue("queue.tsv")
+        def handler(payload):
+            file = open("queue.tsv.lock")
+            fcntl.flock(file, fcntl.LOCK_EX)
+            threading.Timer(1, file.close).start()
+            queue.enqueue("t", run_at=9e9)
+            time.sleep(20)
+        queue.process_jobs({"t": handler})
+    """
+
+    with run_python(code, cwd=tmp_path, env={"PYTHONWARNINGS": "ignore"}) as child:
+        assert child.wait(timeout=20) == 0
+
+    assert queue.get(id).error == "timed out after 0.1 s"
+    assert queue.counts()["pending"] == 1
 
 
 @pytest.mark.soak
