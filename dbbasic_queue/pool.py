@@ -44,21 +44,26 @@ _PAGE = resource.getpagesize()
 class Slot:
     """What a worker tells its supervisor in shared memory: who it is, until when it may run."""
 
-    _form = struct.Struct("dd112s64s")
+    _form = struct.Struct("dd128s64s")
     size = _form.size
 
     def __init__(self, shared: mmap.mmap, number: int) -> None:
         self._shared = shared
         self._at = number * self.size
+        self._pid = 0  # of the worker: what a handler forks says nothing here
         self.clear()
+
+    def take(self) -> None:
+        """Be the worker who tells."""
+        self._pid = os.getpid()
 
     def clear(self) -> None:
         self._form.pack_into(self._shared, self._at, 0.0, 0.0, b"", b"")
 
     def show(self, attempts: "Sequence[Attempt]") -> None:
         """Tell of the one whose time is over first."""
-        if not attempts:
-            struct.pack_into("d", self._shared, self._at, 0.0)
+        if not attempts or os.getpid() != self._pid:
+            self._begin_with(0.0)
             return
         first = min(attempts, key=lambda attempt: attempt.deadline)
         worker = first.claimed.raw("worker").rpartition(b".")[0]
@@ -67,7 +72,11 @@ class Slot:
         self._form.pack_into(self._shared, self._at, first.deadline, first.timeout, worker, victim)
 
     def leave(self, *, all: bool) -> None:
-        struct.pack_into("d", self._shared, self._at, ALL_LEAVE if all else LEFT)
+        self._begin_with(ALL_LEAVE if all else LEFT)
+
+    def _begin_with(self, deadline: float) -> None:
+        if os.getpid() == self._pid:
+            struct.pack_into("d", self._shared, self._at, deadline)
 
     def read(self) -> tuple[float, float, str, bytes]:
         """Return (deadline, timeout, worker's id, job's id); a deadline of 0 is no job, infinity no
@@ -188,9 +197,7 @@ class Supervisor:
         """Fork one worker; an extra one leaves when nothing is due."""
         slot = self._free.pop()
         slot.clear()
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
+        _flush()
         options = copy.copy(self._options)
         if extra:
             options.run_for = None
@@ -301,6 +308,7 @@ def _be_worker(
         if options.memory:
             resource.setrlimit(resource.RLIMIT_DATA, (options.memory << 20, resource.RLIM_INFINITY))
         worker = Worker(queue, options)
+        slot.take()
         worker.run.slot = slot
         worker.run.meter = Meter() if options.concurrency == 1 else None
         worker.stop.lifeline = lifeline[0]
@@ -315,10 +323,19 @@ def _be_worker(
         log.error_with("%s: worker %d ended", (queue.path, os.getpid()), log.traceback_of(failure))
         status = 1
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
-        os._exit(status)
+        try:
+            _flush()
+        finally:
+            os._exit(status)
+
+
+def _flush() -> None:
+    """Write what was printed, so that no process does it twice."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # none, closed, or a pipe that nobody reads
+            continue
 
 
 def _resident(pid: int) -> int:
