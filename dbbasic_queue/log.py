@@ -24,10 +24,12 @@ def _logger() -> "Any":
     return _found
 
 
-def _log(level: int, text: str, values: "tuple[Any, ...]") -> None:
-    _logger().log(
-        level, text, *(visible(value) if isinstance(value, str) else value for value in values)
-    )
+def _log(level: int, text: str, values: "tuple[Any, ...]", *block: str) -> None:
+    safe = (visible(value) if isinstance(value, str) else value for value in values)
+    try:
+        _logger().log(level, text + "\n    %s" * len(block), *safe, *block)
+    except Exception:  # a filter of the program's own: no line is worth a job
+        return
 
 
 def listens() -> bool:
@@ -51,18 +53,21 @@ def error(text: str, *values: "Any") -> None:
 
 def error_with(text: str, values: "tuple[Any, ...]", block: str) -> None:
     """Log an error and, on further lines, a text of `traceback_of`."""
-    safe = tuple(visible(value) if isinstance(value, str) else value for value in values)
-    _logger().error(text + "\n    %s", *safe, block)
+    _log(40, text, values, block)
 
 
-def traceback_of(failure: BaseException) -> str:
-    """Return the whole traceback, each line escaped and indented, so none can be forged."""
+def traceback_of(failure: BaseException, readable: bool = True) -> str:
+    """Return the whole traceback, each line escaped and indented, so none can be forged.
+
+    Without the exception's own text, where that cannot be read.
+    """
     import traceback
 
+    text = "".join(traceback.format_tb(failure.__traceback__)) + type(failure).__name__
     try:
-        text = "".join(traceback.format_exception(failure))
-    except BaseException:  # the exception's own __str__ may raise
-        text = "".join(traceback.format_tb(failure.__traceback__)) + type(failure).__name__
+        text = "".join(traceback.format_exception(failure)) if readable else text
+    except BaseException:  # the __str__ of one that it was raised from
+        pass
     return "\n    ".join(visible(line) for line in text.rstrip("\n").split("\n"))
 
 

@@ -5,9 +5,12 @@ when it is to end on request or the worker's grace is over, its task is cancelle
 """
 
 import asyncio
+import os
+import signal
 
+from . import log
 from .errors import Stopped
-from .run import Attempt, clock
+from .run import CUT_OFF, Attempt, clock
 from .worker import Worker
 
 TYPE_CHECKING = False
@@ -19,12 +22,34 @@ _TICK = 0.1  # seconds between two looks at the time
 
 def run_side_by_side(worker: Worker, limit: int) -> None:
     """Run what the worker has claimed, and claim more while it runs, until nothing runs."""
-    asyncio.run(_Loop(worker, limit).work())
+    loop, pid = asyncio.new_event_loop(), os.getpid()
+    asyncio.set_event_loop(loop)
+    try:
+        _Loop(worker, limit, loop).run()
+    finally:
+        if os.getpid() == pid:  # else a handler forked, and its child came back
+            _close(loop)
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """End what handlers have left in a loop, as far as it ends within CUT_OFF seconds."""
+    try:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        left.add(loop.create_task(loop.shutdown_asyncgens()))
+        loop.run_until_complete(asyncio.wait(left, timeout=CUT_OFF))
+    except (Exception, SystemExit) as problem:  # theirs: a callback, or the loop is stopped
+        log.warn("what a handler left in its event loop raised %s", repr(problem))
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
 
 
 class _Loop:
-    def __init__(self, worker: Worker, limit: int) -> None:
+    def __init__(self, worker: Worker, limit: int, loop: asyncio.AbstractEventLoop) -> None:
         self._worker = worker
+        self._loop = loop
         self._held = worker.held
         self._limit = limit
         self._tasks: dict[asyncio.Task[Cells], Attempt] = {}
@@ -32,8 +57,23 @@ class _Loop:
         self._waiting: asyncio.Future[None] | None = None
         self._looked = 0.0
 
-    async def work(self) -> None:
+    def run(self) -> None:
+        """Work until nothing runs, also where a handler stops the loop or cancels all tasks."""
         self._begin(self._held.next(None))
+        work = self._loop.create_task(self._work())
+        while not work.done() or work.cancelled():
+            if work.done():
+                work = self._loop.create_task(self._work())
+            try:
+                self._loop.run_until_complete(work)
+            except (asyncio.CancelledError, RuntimeError, SystemExit, KeyboardInterrupt) as theirs:
+                if self._loop.is_closed() or (work.done() and not work.cancelled()):
+                    raise
+                if isinstance(theirs, KeyboardInterrupt):
+                    self._worker.stop.ask(signal.SIGINT)
+                log.warn("a handler has disturbed the event loop: %s", repr(theirs))
+
+    async def _work(self) -> None:
         while self._tasks:
             room = self._limit - len(self._tasks)
             if room > 0 and self._worker.claim_beside(room):
@@ -46,18 +86,10 @@ class _Loop:
                 self._begin(self._held.next((attempt, self._cells(task, attempt))))
             self._mind_the_time()
 
-    def _cells(self, task: "asyncio.Task[Cells]", attempt: Attempt) -> "Cells":
-        """Return the cells of a task that has ended, perhaps before its first step."""
-        if not task.cancelled():
-            return task.result()
-        failure = attempt.ending if attempt.told else asyncio.CancelledError()
-        return self._worker.outcome(attempt, None, failure)
-
     async def _until_one_ends(self) -> None:
         """Let the handlers go on; no longer than until the next look at the time."""
-        loop = asyncio.get_running_loop()
-        self._waiting = loop.create_future()
-        timer = loop.call_later(_TICK, self._wake)
+        self._waiting = self._loop.create_future()
+        timer = self._loop.call_later(_TICK, self._wake)
         await self._waiting
         timer.cancel()
 
@@ -68,7 +100,7 @@ class _Loop:
     def _begin(self, attempt: Attempt | None) -> None:
         """Start a task for a job that has started, and for others while there is room."""
         while attempt is not None:
-            task = asyncio.create_task(self._one(attempt))
+            task = self._loop.create_task(self._one(attempt))
             task.add_done_callback(self._end)
             self._tasks[task] = attempt
             full = len(self._tasks) >= self._limit
@@ -80,13 +112,16 @@ class _Loop:
 
     async def _one(self, attempt: Attempt) -> "Cells":
         self._worker.tell_start(attempt)
-        try:
-            result = await self._worker.run.side_by_side(attempt)
-        except asyncio.CancelledError as failure:
-            return self._worker.outcome(attempt, None, attempt.ending if attempt.told else failure)
-        except BaseException as failure:
-            return self._worker.outcome(attempt, None, attempt.meaning(failure))
-        return self._worker.outcome(attempt, result)
+        return await self._worker.run.side_by_side(attempt, self._worker.outcome)
+
+    def _cells(self, task: "asyncio.Task[Cells]", attempt: Attempt) -> "Cells":
+        """Return the outcome of a task that has ended, also of one cancelled before its start."""
+        if task.cancelled():
+            failure = attempt.meaning(asyncio.CancelledError())
+            cells = self._worker.outcome(attempt, None, failure)
+        else:
+            cells = task.result()
+        return self._worker.ended(attempt, cells)
 
     def _mind_the_time(self) -> None:
         """Cancel what has run too long, is to end on request, or outlives the worker's grace."""

@@ -34,14 +34,29 @@ def completed(job: Job, result: "Any") -> "Cells":
 
 
 def ended_by(failure: BaseException, job: Job, options: Options) -> "Cells":
-    """Return the cells of a job whose handler raised.  `job.attempts` counts this attempt."""
+    """Return the cells of a job whose handler raised, and log that with the whole traceback.
+
+    `job.attempts` counts this attempt.
+    """
+    text, readable = text_of(failure)
+    cells = _cells(failure, text, job, options)
+    line = "job %s %s attempt %d by %s ended with %s"
+    values = (job.id, job.type, job.attempts, job.worker or "", text)
+    if isinstance(failure, (Snooze, KeyboardInterrupt, Stopped, Killed)):
+        info(line, *values)
+    else:
+        error_with(line, values, traceback_of(failure, readable))
+    return cells
+
+
+def _cells(failure: BaseException, text: str, job: Job, options: Options) -> "Cells":
     if isinstance(failure, Snooze):
         return put_back(job, failure.seconds)
     if isinstance(failure, (KeyboardInterrupt, Stopped)):
         return put_back(job, 0)
     if isinstance(failure, Killed):
         return {"attempts": b"%d" % job.attempts} | killed()
-    cells = {"attempts": b"%d" % job.attempts, "error": escape(text_of(failure)).encode()}
+    cells = {"attempts": b"%d" % job.attempts, "error": escape(text).encode()}
     if isinstance(failure, Discard) or job.attempts >= options.attempts_of(job):
         return cells | {"status": b"failed", "finished_at": b"%.3f" % time.time()}
     wait = failure.after if isinstance(failure, Retry) else None
@@ -73,12 +88,10 @@ def _backoff(job: Job, options: Options) -> float:
         return 60.0
 
 
-def text_of(failure: BaseException) -> str:
-    """Return the type and the message of an exception, as the job's error."""
-    if isinstance(failure, Discard):
-        return str(failure.reason)[:LONGEST_ERROR]
-    if isinstance(failure, JobTimeout):
-        return str(failure) or "timed out"
+def text_of(failure: BaseException) -> tuple[str, bool]:
+    """Return the type and the message of an exception, as the job's error; False when that raised
+    too.
+    """
     kind = type(failure)
     name = (
         kind.__qualname__
@@ -86,17 +99,11 @@ def text_of(failure: BaseException) -> str:
         else f"{kind.__module__}.{kind.__qualname__}"
     )
     try:
-        message = str(failure)
+        message = str(failure.reason if isinstance(failure, Discard) else failure)
     except BaseException:  # an exception whose own __str__ raises
-        message = "(its text cannot be read)"
-    return f"{name}: {message}"[:LONGEST_ERROR] if message else name
-
-
-def log_failure(job: Job, failure: BaseException) -> None:
-    """Log the end of an attempt that did not succeed, with the whole traceback."""
-    text = "job %s %s attempt %d by %s ended with %s"
-    values = (job.id, job.type, job.attempts, job.worker or "", text_of(failure))
-    if isinstance(failure, (Snooze, KeyboardInterrupt, Stopped, Killed)):
-        info(text, *values)
-    else:
-        error_with(text, values, traceback_of(failure))
+        return f"{name}: (its text cannot be read)", False
+    if isinstance(failure, JobTimeout):
+        message = message or "timed out"
+    elif not isinstance(failure, Discard):
+        message = f"{name}: {message}" if message else name
+    return message[:LONGEST_ERROR], True

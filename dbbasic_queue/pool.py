@@ -40,27 +40,31 @@ _MOST_IN_VAIN = 20  # workers in a row that died before they ran a job
 LEFT = -1.0  # in the place of a deadline: this worker has ended of its own will
 ALL_LEAVE = -2.0  # or on a request that means all of them
 NOBODY = b"-"  # in the place of a job that is to blame
-_PAGE = resource.getpagesize()
 
 
 class Slot:
     """What a worker tells its supervisor in shared memory: who it is, until when it may run."""
 
-    _form = struct.Struct("dd112s64s")
+    _form = struct.Struct("dd128s64s")
     size = _form.size
 
     def __init__(self, shared: mmap.mmap, number: int) -> None:
         self._shared = shared
         self._at = number * self.size
+        self._pid = 0  # of the worker: what a handler forks says nothing here
         self.clear()
+
+    def take(self) -> None:
+        """Be the worker who tells."""
+        self._pid = os.getpid()
 
     def clear(self) -> None:
         self._form.pack_into(self._shared, self._at, 0.0, 0.0, b"", b"")
 
     def show(self, attempts: "Sequence[Attempt]") -> None:
         """Tell of the one whose time is over first."""
-        if not attempts:
-            struct.pack_into("d", self._shared, self._at, 0.0)
+        if not attempts or os.getpid() != self._pid:
+            self._begin_with(0.0)
             return
         first = min(attempts, key=lambda attempt: attempt.deadline)
         worker = first.claimed.raw("worker").rpartition(b".")[0]
@@ -69,7 +73,11 @@ class Slot:
         self._form.pack_into(self._shared, self._at, first.deadline, first.timeout, worker, victim)
 
     def leave(self, *, all: bool) -> None:
-        struct.pack_into("d", self._shared, self._at, ALL_LEAVE if all else LEFT)
+        self._begin_with(ALL_LEAVE if all else LEFT)
+
+    def _begin_with(self, deadline: float) -> None:
+        if os.getpid() == self._pid:
+            struct.pack_into("d", self._shared, self._at, deadline)
 
     def read(self) -> tuple[float, float, str, bytes]:
         """Return (deadline, timeout, worker's id, job's id); a deadline of 0 is no job, infinity no
@@ -105,11 +113,9 @@ class Meter:
         return {"cpu_seconds": cpu, "peak_mb": b"%d" % (peak + 1023 >> 10)}
 
     def _begin_anew(self) -> None:
-        try:
+        if os.access("/proc/self/clear_refs", os.W_OK):
             with open("/proc/self/clear_refs", "wb", buffering=0) as control:
                 control.write(b"5")
-        except OSError:
-            pass  # no such kernel
         self._usual = _peak()
 
 
@@ -190,9 +196,7 @@ class Supervisor:
         """Fork one worker; an extra one leaves when nothing is due."""
         slot = self._free.pop()
         slot.clear()
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
+        _flush()
         options = copy.copy(self._options)
         if extra:
             options.run_for = None
@@ -306,6 +310,7 @@ def _be_worker(
         if options.memory:
             resource.setrlimit(resource.RLIMIT_DATA, (options.memory << 20, resource.RLIM_INFINITY))
         worker = Worker(queue, options)
+        slot.take()
         worker.run.slot = slot
         worker.run.meter = Meter() if options.concurrency == 1 else None
         worker.stop.lifeline = lifeline[0]
@@ -321,16 +326,25 @@ def _be_worker(
         log.error_with("%s: worker %d ended", (queue.path, os.getpid()), log.traceback_of(failure))
         status = 1
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
-        os._exit(status)
+        try:
+            _flush()
+        finally:
+            os._exit(status)
+
+
+def _flush() -> None:
+    """Write what was printed, so that no process does it twice."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # none, closed, or a pipe that nobody reads
+            continue
 
 
 def _resident(pid: int) -> int:
     """Return how many bytes of memory a process has, 0 where nobody tells."""
     try:
         with open(f"/proc/{pid}/statm") as statm:
-            return int(statm.read().split()[1]) * _PAGE
+            return int(statm.read().split()[1]) * resource.getpagesize()
     except (OSError, IndexError, ValueError):
         return 0

@@ -12,11 +12,14 @@ from .lock import in_a_lock
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
+    from typing import Any, TypeVar
 
     from .journal import Cells
     from .pool import Meter, Slot
     from .queue import Handlers, Layer
+
+    T = TypeVar("T")
+    Outcome = Callable[["Attempt", Any, BaseException | None], Cells]
 
 CALL = "__call__"
 CUT_OFF = 5  # seconds that a handler has to end after it was told to
@@ -41,7 +44,7 @@ class Attempt:
 
     def __init__(self, claimed: Job, timeout: float | None) -> None:
         self.claimed = claimed  # as its row says
-        self.job = claimed.replace(attempts=claimed.attempts + 1)  # as its handler sees it
+        self.restore()  # `job`: as its handler sees it
         self.recorded: Cells = {"started_at": b"%.3f" % time.time()}
         self.timeout = timeout or 0.0
         self.deadline = inf  # on the clock below, once it runs
@@ -64,13 +67,19 @@ class Attempt:
 
         What is to end on request is not tried again, whatever its handler made of it.
         """
-        same = type(failure) is type(self.ending) or isinstance(self.ending, Killed)
-        return self.ending if self.told and same else failure
+        as_told = type(failure).__name__ in (type(self.ending).__name__, "CancelledError")
+        return (
+            self.ending if self.told and (as_told or isinstance(self.ending, Killed)) else failure
+        )
 
     def tell(self) -> None:
         """Its handler is told now, and has CUT_OFF seconds from now on."""
         self.told = True
         self.deadline = clock()
+
+    def restore(self) -> None:
+        """Take back what the handler may have done to its job."""
+        self.job = self.claimed.replace(attempts=self.claimed.attempts + 1)
 
     def is_over(self) -> bool:
         """Whether the handler is to be told now."""
@@ -92,23 +101,42 @@ class Run:
         self._thrown = False
         self._call = _layered(layers, lambda job: handlers[job.type](job.payload))
 
-    def __call__(self, attempt: Attempt) -> "Any":
-        """Run a job's handler inside its layers and return its result; raises what it raises."""
+    def __call__(self, attempt: Attempt, outcome: "Outcome") -> "Cells":
+        """Run a job's handler inside its layers and return its outcome.
+
+        `outcome(attempt, result, failure)` calls what the handler made, so it has the same time.
+        """
         self.begin(attempt)
         try:
-            return self.enter(attempt, lambda job: _finished(self._call(job)))
+            result = self.enter(attempt, lambda: _finished(self._call(attempt.job)))
+            return self.enter(attempt, outcome, attempt, result, None)
+        except BaseException as failure:
+            return self._failed(attempt, outcome, failure)
         finally:
             self.end(attempt)
 
-    async def side_by_side(self, attempt: Attempt) -> "Any":
+    async def side_by_side(self, attempt: Attempt, outcome: "Outcome") -> "Cells":
         """As a call, in a task of its own: it waits where the handler does."""
         self.begin(attempt)
         try:
             _current.set(attempt.job)
-            result = self.enter(attempt, self._call)
-            return await result if hasattr(result, "__await__") else result
+            result = self.enter(attempt, self._call, attempt.job)
+            result = await result if hasattr(result, "__await__") else result
+            return self.enter(attempt, outcome, attempt, result, None)
+        except BaseException as failure:
+            return self._failed(attempt, outcome, failure)
         finally:
             self.end(attempt)
+
+    def _failed(self, attempt: Attempt, outcome: "Outcome", failure: BaseException) -> "Cells":
+        """Return the outcome of what a handler raised; of what that raises, when it is read."""
+        for _ in range(3):
+            try:
+                return self.enter(attempt, outcome, attempt, None, attempt.meaning(failure))
+            except BaseException as worse:
+                failure = worse
+                attempt.restore()
+        raise failure
 
     def begin(self, attempt: Attempt) -> None:
         attempt.begin()
@@ -130,12 +158,12 @@ class Run:
             shown = self.attempts
             self.slot.show(shown)
 
-    def enter(self, attempt: Attempt, call: "Callable[[Job], Any]") -> "Any":
+    def enter(self, attempt: Attempt, call: "Callable[..., T]", *given: "Any") -> "T":
         """Call the user's code, into which the end of its time may be thrown."""
         token = _current.set(attempt.job)
         try:
             self.inside = attempt
-            return call(attempt.job)
+            return call(*given)
         finally:
             self._come_out()
             _current.reset(token)

@@ -20,11 +20,12 @@ from .job import Job
 from .journal import LostFile, WorkerFile
 from .lock import in_a_lock
 from .options import Options
-from .outcome import completed, ended_by, log_failure
+from .outcome import completed, ended_by
 from .queue import Queue
 from .recover import live_workers
 from .run import CUT_OFF, Attempt, Run, clock
 from .stop import Stop
+from .tsv import COMPLETED
 from .turn import Turns
 
 TYPE_CHECKING = False
@@ -112,10 +113,12 @@ class Worker:
             self._leave(clock() - begun)
 
     def _leave(self, seconds: float) -> None:
-        """Fold what is left, remove the worker's file, say what was done."""
+        """Fold what is left, remove the worker's file, say what was done.
+
+        Where an error of ours cut a job off, the file stays: whoever comes next charges the job.
+        """
         try:
-            self.held.running.clear()
-            if self.journal.registered:
+            if self.journal.registered and not self.held.running:
                 self._edit(leaving=True)
         finally:
             self.journal.close()
@@ -250,11 +253,7 @@ class Worker:
     def _run_one(self, attempt: Attempt) -> "Cells":
         """Run one job and return the cells that its outcome changes."""
         self.tell_start(attempt)
-        try:
-            result = self.run(attempt)
-        except BaseException as failure:
-            return self.outcome(attempt, None, attempt.meaning(failure))
-        return self.outcome(attempt, result)
+        return self.ended(attempt, self.run(attempt, self.outcome))
 
     def claim_beside(self, room: int) -> bool:
         """Claim more while jobs run side by side, if it may be worth it; whether there is more.
@@ -279,24 +278,21 @@ class Worker:
             self._untold.append(("started", job))
             self._tell()
 
-    def outcome(
-        self, attempt: Attempt, result: "Any", failure: BaseException | None = None
-    ) -> "Cells":
+    def outcome(self, attempt: Attempt, result: "Any", failure: BaseException | None) -> "Cells":
         """Return the cells of a job that has returned, or raised `failure`."""
-        job = attempt.job
         if failure is None:
-            try:
-                cells = completed(job, result)
-                if log.listens():
-                    values = (job.id, job.type, job.attempts, job.worker)
-                    log.info("job %s %s completed, attempt %d, by %s", *values)
-                return attempt.recorded | cells
-            except QueueError as problem:
-                failure = problem
+            return completed(attempt.job, result)
         if isinstance(failure, KeyboardInterrupt):
             self.stop.ask(signal.SIGINT)
-        log_failure(job, failure)
-        return attempt.recorded | ended_by(failure, job, self._options)
+        return ended_by(failure, attempt.job, self._options)
+
+    def ended(self, attempt: Attempt, cells: "Cells") -> "Cells":
+        """Return all that a run changes, after it."""
+        if cells["status"] == COMPLETED and log.listens():
+            job = attempt.job
+            values = (job.id, job.type, job.attempts, job.worker)
+            log.info("job %s %s completed, attempt %d, by %s", *values)
+        return attempt.recorded | cells
 
     # --- beside the running job
 

@@ -1,15 +1,17 @@
 """`concurrency=n`: async handlers side by side in one worker."""
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import signal
+import sys
 import threading
 import time
 
 import pytest
 
-from dbbasic_queue import Queue, QueueError, Snooze, current_job
+from dbbasic_queue import Queue, QueueError, Snooze, current_job, loop
 
 
 async def nap(payload):
@@ -140,6 +142,66 @@ def test_what_runs_goes_on_while_somebody_else_holds_the_lock(tmp_path):
 
     found = [queue.get(id) for id in ids]
     assert [(job.status, job.attempts) for job in found] == [("completed", 1)] * 3
+
+
+async def stop_the_loop(payload):
+    asyncio.get_running_loop().stop()
+
+
+async def leave_a_callback_that_exits(payload):
+    asyncio.get_running_loop().call_soon(sys.exit, 3)
+
+
+async def cancel_who_runs_us(payload):
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        if "work" in repr(task.get_coro()):
+            task.cancel()
+
+
+async def leave_a_task(payload):
+    async def forever():
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+    asyncio.create_task(forever())  # noqa: RUF006 (nobody keeps it, on purpose)
+
+
+async def leave_a_generator(payload):
+    async def numbers():
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(60)
+
+    leave_a_generator.kept = numbers()
+    await leave_a_generator.kept.asend(None)
+
+
+async def leave_a_thread(payload):
+    asyncio.get_running_loop().run_in_executor(None, time.sleep, 0.5)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        stop_the_loop,
+        leave_a_callback_that_exits,
+        cancel_who_runs_us,
+        leave_a_task,
+        leave_a_generator,
+        leave_a_thread,
+    ],
+)
+def test_p14_what_a_handler_does_to_the_event_loop_costs_no_other_job(queue, bad, monkeypatch):
+    monkeypatch.setattr(loop, "CUT_OFF", 0.05)
+    ids = queue.enqueue_many([("nap", 0.05), ("bad", None), ("nap", 0.05), ("nap", 0)])
+    begun = time.monotonic()
+
+    queue.process_jobs({"nap": nap, "bad": bad}, concurrency=3)
+
+    assert [(queue.get(id).status, queue.get(id).attempts) for id in ids] == [("completed", 1)] * 4
+    assert time.monotonic() - begun < 0.4
 
 
 def test_a_plain_handler_runs_too_with_its_time_limit(queue):

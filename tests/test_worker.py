@@ -264,8 +264,28 @@ class Deadly(Exception):
         raise SystemExit(3)
 
 
+class HalfMade(Snooze):
+    def __init__(self):
+        pass
+
+
+class Trap(dict):
+    """What is no JSON yet: `problem` comes out of it when it is read."""
+
+    def __init__(self, problem):
+        super().__init__(a=1)
+        self.problem = problem
+
+    def items(self):
+        raise self.problem
+
+
 def recurse(payload):
     return recurse(payload)
+
+
+def empty_its_job(payload):
+    current_job().cells.clear()
 
 
 def exhaust(payload):
@@ -281,6 +301,11 @@ PROBLEMS = {
     f"{__name__}.Odd: x": raises(Odd("x")),
     f"{__name__}.Unreadable": raises(Unreadable()),
     f"{__name__}.Deadly": raises(Deadly()),
+    "dbbasic_queue.errors.Discard: (its text": raises(Discard(Unreadable())),
+    "AttributeError: 'HalfMade' object has no attribute 'seconds'": raises(HalfMade()),
+    "KeyError: 'unread'": lambda payload: Trap(KeyError("unread")),
+    "SystemExit: 4": lambda payload: Trap(SystemExit(4)),
+    "IndexError: ": empty_its_job,
     "SystemExit: 3": raises(SystemExit(3)),
     "SystemExit": raises(SystemExit()),
     "SystemExit: good bye": lambda payload: sys.exit("good bye"),
@@ -306,6 +331,64 @@ def test_p14_no_exception_of_a_handler_stops_the_tick(queue, error, handler):
     assert queue.get(bad).error.startswith(error)
     assert queue.get(bad).attempts == 1
     assert queue.get(bad).finished_at
+
+
+class Slow(Exception):
+    def __str__(self):
+        time.sleep(60)
+
+
+class SlowToRead(dict):
+    def items(self):
+        time.sleep(60)
+
+
+@pytest.mark.parametrize(
+    "handler, error",
+    [
+        (raises(Slow()), f"{__name__}.Slow: (its text cannot be read)"),
+        (lambda payload: SlowToRead(a=1), "timed out after 0.05 s"),
+    ],
+)
+def test_the_time_limit_holds_for_reading_what_a_handler_made(queue, handler, error):
+    bad, good = queue.enqueue_many([{"job_type": "bad", "timeout": 0.05}, ("good", 1)])
+
+    queue.process_jobs({"bad": handler, "good": str}, 1)
+
+    assert (queue.get(bad).status, queue.get(bad).error) == ("failed", error)
+    assert statuses(queue, good) == ["completed"]
+
+
+def test_p14_a_log_filter_that_raises_costs_no_job(queue, caplog):
+    class Refusing(logging.Filter):
+        def filter(self, record):
+            raise RuntimeError("no line passes")
+
+    refusing = Refusing()
+    bad, good = queue.enqueue_many([("bad", 1), ("good", 2)])
+
+    logging.getLogger("dbbasic_queue").addFilter(refusing)
+    try:
+        queue.process_jobs({"bad": raises(ValueError("x")), "good": str}, 1)
+    finally:
+        logging.getLogger("dbbasic_queue").removeFilter(refusing)
+
+    assert statuses(queue, bad, good) == ["failed", "completed"]
+
+
+def test_p13_a_job_that_something_beside_its_handler_cuts_off_is_charged(queue):
+    def leave(event, job):
+        if event == "started":
+            raise SystemExit(3)
+
+    first, behind = queue.enqueue_many([("good", 1), ("good", 2)])
+
+    with pytest.raises(SystemExit):
+        queue.process_jobs({"good": str}, 1, listeners=[leave])
+    queue.process_jobs({"good": str}, 1)
+
+    assert (queue.get(first).status, queue.get(first).error) == ("failed", "worker died")
+    assert (queue.get(behind).status, queue.get(behind).attempts) == ("completed", 1)
 
 
 def test_p14_a_keyboard_interrupt_is_a_stop_and_costs_nothing(queue):

@@ -228,9 +228,9 @@ def nothing_else(folder, scene, outcome):
         retried = id in (folder.known.get("bad"), folder.known.get("after"))
         if row["status"] in reader.FINISHED and now.line != row.line and not retried:
             yield f"{id} had ended, and was changed to {now.line}"
-    if not cannot_tidy(outcome):
-        if spare := [name for name in reader.leftovers(folder.file) if name.startswith(".")]:
-            yield f"left over: {spare}"
+    spare = [name for name in reader.leftovers(folder.file) if name.startswith(".")]
+    if spare and not cannot_tidy(outcome):
+        yield f"left over: {spare}"
 
 
 # --- in the end
