@@ -113,6 +113,9 @@ def _add_to(file: QueueFile, month: str, jobs: list[Job]) -> None:
     path = os.path.join(file.side, "archive", month + ".tsv")
     try:
         folder = file.make_side("archive")
+        for name in os.listdir(folder):
+            if name.endswith(".tmp"):  # of a call that was killed
+                os.unlink(os.path.join(folder, name))
         header = _widen(file, path, {name for job in jobs for name in job.columns_in_use()})
         fd = make(path, os.O_RDWR | os.O_APPEND, file.real)
         try:
