@@ -123,6 +123,9 @@ def _add_to(file: QueueFile, month: str, jobs: list[Job]) -> None:
     path = os.path.join(file.side, "archive", month + ".tsv")
     try:
         folder = file.make_side("archive")
+        for name in os.listdir(folder):
+            if name.endswith(".tmp"):  # of a call that was killed
+                os.unlink(os.path.join(folder, name))
         header = _widen(file, path, {name for job in jobs for name in job.columns_in_use()})
         fd = make(path, os.O_RDWR | os.O_APPEND, file.real)
         try:
@@ -177,7 +180,10 @@ def _append(fd: int, header: Header, jobs: list[Job]) -> None:
 
 def backup(edit: Edit, file: QueueFile, path: str) -> None:
     """Write the queue, with what workers have finished, to `path` by rename."""
-    path = copy_target(path, file.real)
+    try:
+        path = copy_target(path, file.real)
+    except OSError as error:
+        raise NotStored(f"{path}: no backup was made: {error.strerror}") from error
     with edit as e:
         if not e.exists:
             raise BadArgument(f"{file.path}: there is no queue to back up")

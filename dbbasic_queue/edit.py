@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .disk import Piece
 
 
-AFTER = HEADER.index["after"]  # in a new job, whose header begins like ours
+AFTER = HEADER.index["after"]
 
 
 class Edit:
@@ -239,7 +239,7 @@ class Edit:
                 used = job.columns_in_use()
                 self._wanted |= used - self.header.index.keys()
                 self._wanted |= used.intersection(self.header.columns[-1:])  # see `Header`
-        if any(job.cells[AFTER] for job in jobs):
+        if any(job.cells[AFTER] if job.header is HEADER else job.raw("after") for job in jobs):
             after.refuse_unknown(self, jobs)
         self._by_id.update((job.cells[0], job) for job in jobs)
         self.added += jobs
@@ -253,10 +253,8 @@ class Edit:
         if len(set(given)) < len(given):
             raise DuplicateId("the same id is given to two of these jobs")
         for id in given:
-            made_here = was_made_here(id.decode())
-            if made_here and self.last_id and id.decode() > self.last_id:
-                continue
-            if id in self._by_id or self._find_row(id, everywhere=not made_here):
+            scan = not was_made_here(id.decode())  # else its row lies where its time belongs
+            if id in self._by_id or self._find_row(id, everywhere=scan):
                 raise DuplicateId(f"{self.path}: a job with the id {id.decode()} is there already")
 
     def remove(self, job: Job) -> None:

@@ -335,5 +335,8 @@ def overlay(job: Job, lines: "Iterable[Line]", k: int) -> tuple[Job, bool]:
 def all_lines(side: str) -> "dict[str, list[Line]]":
     """Return the lines of every worker file, by worker."""
     folder = os.path.join(side, "workers")
-    names = os.listdir(folder) if os.path.isdir(folder) else []
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        names = []
     return {name[:-4]: read(os.path.join(folder, name)) for name in names if name.endswith(".tsv")}

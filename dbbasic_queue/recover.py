@@ -7,7 +7,7 @@ A worker is dead when the kernel has freed the lock on its file; nothing is gues
 import os
 import time
 
-from .files import read_all
+from .files import close_quietly, read_all
 from .job import Job
 from .journal import LEFT_BESIDE, all_lines, beside, parse, worker_of
 from .lock import try_lock
@@ -70,9 +70,9 @@ class Dead:
         self.close()
 
     def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            close_quietly(fd)
 
 
 def small_file(path: str) -> bytes:
@@ -124,15 +124,23 @@ def find_dead(file: "QueueFile", mine: str = "") -> "tuple[list[Dead], set[str]]
         except OSError:
             alive.add(id)  # not ours to judge
             continue
-        if len(dead) < MOST_DEAD and try_lock(fd):
-            dead.append(Dead(path, fd))
-        else:
-            os.close(fd)
+        dead.append(Dead(path, fd))
+        try:
+            free = len(dead) <= MOST_DEAD and try_lock(fd)
+        except BaseException:
+            for one in dead:
+                one.close()  # else they would seem to live for as long as this process does
+            raise
+        if not free:
+            dead.pop().close()
             alive.add(id)
     for name in names:
         id, dot, ending = name.rpartition(".")
         if dot and ending in LEFT_BESIDE and id + ".tsv" not in names:
-            os.unlink(os.path.join(folder, name))  # of a worker that is long gone
+            try:
+                os.unlink(os.path.join(folder, name))  # of a worker that is long gone
+            except OSError:
+                continue
     return dead, alive
 
 

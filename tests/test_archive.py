@@ -146,6 +146,18 @@ def test_a_torn_line_in_the_archive_does_not_swallow_the_next_one(queue):
     assert [queue.get(job_id).payload for job_id in (first, second)] == ["2025-01-01", "2025-01-02"]
 
 
+def test_p27_what_a_killed_archive_has_left_goes_with_the_next_one(queue):
+    finished(queue, "2025-01-01")
+    queue.archive(DAY)
+    archive_of(queue, "2025-01").with_suffix(".tsv.tmp").write_bytes(b"id\ttype\tpayl")
+    finished(queue, "2025-02-01")
+
+    queue.archive(DAY)
+
+    archive = Path(queue.path + ".d", "archive")
+    assert sorted(os.listdir(archive)) == ["2025-01.tsv", "2025-02.tsv"]
+
+
 def test_cells_of_a_column_that_came_later_are_archived_too(queue):
     plain = finished(queue, "2025-01-01")
     queue.archive(DAY)

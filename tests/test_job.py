@@ -321,6 +321,14 @@ def test_an_id_that_is_in_the_file_is_refused_behind_a_bad_line_too(queue):
         queue.enqueue("note", id=job_id)
 
 
+def test_an_id_that_is_in_the_file_is_refused_behind_a_row_with_an_older_id_too(queue):
+    job_id = queue.enqueue("note")
+    queue.enqueue("note", id="000000000000000a")
+
+    with pytest.raises(DuplicateId):
+        queue.enqueue("note", id=job_id)
+
+
 def test_the_same_id_twice_in_one_call_is_refused(queue):
     same = {"job_type": "note", "id": "0123456789abcdef"}
 

@@ -266,6 +266,16 @@ def test_retry_as_a_copy_leaves_the_old_job(queue):
     assert queue.get(new).status == "completed"
 
 
+def test_retry_as_a_copy_in_a_file_of_nine_columns(tmp_path):
+    file = tmp_path / "q.tsv"
+    file.write_bytes(NINE + b"\n0123456789abcdef\tgood\t7\tfailed\t1\t1\t1\tno\t\n")
+    queue = Queue(file)
+
+    (new,) = queue.retry("0123456789abcdef", copy=True)
+
+    assert (queue.get(new).payload, queue.get(new).status) == (7, "pending")
+
+
 # --- questions
 
 
