@@ -177,7 +177,10 @@ def _append(fd: int, header: Header, jobs: list[Job]) -> None:
 
 def backup(edit: Edit, file: QueueFile, path: str) -> None:
     """Write the queue, with what workers have finished, to `path` by rename."""
-    path = copy_target(path, file.real)
+    try:
+        path = copy_target(path, file.real)
+    except OSError as error:
+        raise NotStored(f"{path}: no backup was made: {error.strerror}") from error
     with edit as e:
         if not e.exists:
             raise BadArgument(f"{file.path}: there is no queue to back up")

@@ -205,6 +205,7 @@ def ticked(folder, outcome):
         if stuck and not unseen:
             yield f"the tick has ended and left as processing: {stuck}"
         left = [name for name in reader.leftovers(folder.file) if name not in LOOSE]
+        left = [name for name in left if not name.endswith(".d/workers")]  # perhaps empty
         if left and not cannot_tidy(outcome) and not unseen:
             yield f"the tick has ended and left {left}"
 
@@ -228,9 +229,9 @@ def nothing_else(folder, scene, outcome):
         retried = id in (folder.known.get("bad"), folder.known.get("after"))
         if row["status"] in reader.FINISHED and now.line != row.line and not retried:
             yield f"{id} had ended, and was changed to {now.line}"
-    if not cannot_tidy(outcome):
-        if spare := [name for name in reader.leftovers(folder.file) if name.startswith(".")]:
-            yield f"left over: {spare}"
+    spare = [name for name in reader.leftovers(folder.file) if name.startswith(".")]
+    if spare and not cannot_tidy(outcome):
+        yield f"left over: {spare}"
 
 
 # --- in the end
@@ -280,6 +281,8 @@ def and_goes_on(folder, scene, outcome, kills):
         yield f"runs for which no attempt is charged: {uncharged}"
     if left := [name for name in reader.leftovers(folder.file) if name not in LOOSE]:
         yield f"left over for good: {left}"
+    if folder.file.stat().st_nlink > 1:
+        yield "a second name of the file is left for good"
     mode = (folder.attributes or (0o640,))[0]
     if wide := {n: oct(m) for n, m in reader.modes(folder.file).items() if m & ~mode}:
         yield f"more open than the queue, {mode:o}: {wide}"
