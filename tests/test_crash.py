@@ -488,6 +488,18 @@ def test_p27_what_a_killed_backup_has_left_goes_with_the_next_one(tmp_path):
     assert sorted(folder.copied.parent.iterdir()) == [folder.copied, foreign]
 
 
+def test_p3_a_backup_whose_target_cannot_be_looked_up_is_not_made(tmp_path, monkeypatch):
+    folder = scenes.Folder(tmp_path)
+    scenes.an_old_backup(folder)
+    old = folder.copied.read_bytes()
+    monkeypatch.setattr(os.path, "samefile", lambda *_: calls.io_error(None, "", ()))
+
+    with pytest.raises(errors.NotStored, match="no backup was made: Input/output error"):
+        folder.queue().backup(folder.copied)
+
+    assert folder.copied.read_bytes() == old
+
+
 def test_p3_a_backup_that_is_there_is_not_said_to_have_failed(tmp_path):
     folder = scenes.Folder(tmp_path)
     scenes.an_old_backup(folder)
