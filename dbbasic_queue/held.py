@@ -3,6 +3,7 @@
 Each start and each outcome is a line in its file; one mutex keeps its two threads apart.
 """
 
+import os
 import threading
 from collections import deque
 
@@ -10,9 +11,10 @@ from . import log
 from .errors import BadArgument, Killed
 from .job import Job, encode
 from .journal import WorkerFile, claim_number, end_line, record_line, start_line
+from .lock import in_a_lock
 from .options import Options
 from .recover import ON_REQUEST, kill_requests, killed
-from .run import Attempt, Run
+from .run import CUT_OFF, Attempt, Run, clock
 from .stop import Stop
 from .tsv import PENDING, check_column
 
@@ -41,6 +43,7 @@ class Held:
         self.outcomes: Outcomes = {}
         self.again: set[bytes] = set()  # ids of jobs that were put back
         self.began = 0
+        self._held_up = 0.0  # when the handlers' thread was last in a lock, or waited for it
         self.problem: OSError | None = None  # no room: nothing more is begun
 
     def next(self, ended: "tuple[Attempt, Cells] | None") -> Attempt | None:
@@ -111,7 +114,29 @@ class Held:
             self._journal.append(record_line(claimed, new), durable=self._durable)
             attempt.recorded |= new
 
-    def mind_kill_requests(self) -> None:
+    def mind_the_time(self) -> None:
+        """End what runs too long, is to end on request, or outlives the grace; ten times a second.
+
+        A handler that does not end then takes the process with it.
+        """
+        self._stop.read_request(self._journal.path[:-4] + ".stop")
+        self._mind_kill_requests()
+        self._stop.mind_the_grace()
+        self._run.interrupt_when_due()
+        if in_a_lock(self._run.thread):
+            self._held_up = clock()
+        for attempt in self._run.attempts:
+            told = attempt.deadline if attempt.told else max(attempt.deadline, self._held_up)
+            if clock() >= told + CUT_OFF:
+                text = f"{attempt.ending}, and did not end within {CUT_OFF} s"
+                try:
+                    self._journal.leave_reason(f"{text}\n{attempt.job.id}")
+                except OSError:
+                    pass  # no room: the job ends all the same
+                log.error("%s: %s; this process ends", self._journal.path, text)
+                os._exit(75)
+
+    def _mind_kill_requests(self) -> None:
         """End the jobs that somebody asks to end, also those that are claimed only."""
         for k, id in kill_requests(self._journal.path):
             with self.mutex:

@@ -251,6 +251,10 @@ class WorkerFile:
                     continue
             self.close()
 
+    def leave_reason(self, text: str) -> None:
+        """Say why this worker is about to die, for whoever takes it in."""
+        self._file.note(self.path[:-3] + "why", text.encode())
+
     def close(self) -> None:
         """Give up the lock and keep the file: whoever comes next takes in what it says."""
         _mine.discard(self)

@@ -20,45 +20,42 @@ if TYPE_CHECKING:
 _TICK = 0.1  # seconds between two looks at the time
 
 
-def run_side_by_side(worker: Worker, limit: int) -> None:
-    """Run what the worker has claimed, and claim more while it runs, until nothing runs."""
-    loop, pid = asyncio.new_event_loop(), os.getpid()
-    asyncio.set_event_loop(loop)
-    try:
-        _Loop(worker, limit, loop).run()
-    finally:
-        if os.getpid() == pid:  # else a handler forked, and its child came back
-            _close(loop)
+class Loop:
+    """One event loop for all that this worker runs: what a handler keeps from job to job works."""
 
-
-def _close(loop: asyncio.AbstractEventLoop) -> None:
-    """End what handlers have left in a loop, as far as it ends within CUT_OFF seconds."""
-    try:
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        left.add(loop.create_task(loop.shutdown_asyncgens()))
-        loop.run_until_complete(asyncio.wait(left, timeout=CUT_OFF))
-    except (Exception, SystemExit) as problem:  # theirs: a callback, or the loop is stopped
-        log.warn("what a handler left in its event loop raised %s", repr(problem))
-    finally:
-        asyncio.set_event_loop(None)
-        loop.close()
-
-
-class _Loop:
-    def __init__(self, worker: Worker, limit: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, worker: Worker, limit: int) -> None:
         self._worker = worker
-        self._loop = loop
         self._held = worker.held
         self._limit = limit
+        self._pid = os.getpid()
+        self._loop = asyncio.new_event_loop()
         self._tasks: dict[asyncio.Task[Cells], Attempt] = {}
         self._ended: list[asyncio.Task[Cells]] = []
         self._waiting: asyncio.Future[None] | None = None
         self._looked = 0.0
+        asyncio.set_event_loop(self._loop)
+
+    def close(self) -> None:
+        """End what handlers have left in the loop, as far as it ends within CUT_OFF seconds."""
+        if os.getpid() != self._pid:
+            return  # a handler forked, and its child came back
+        try:
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
+                task.cancel()
+            left.add(self._loop.create_task(self._loop.shutdown_asyncgens()))
+            self._loop.run_until_complete(asyncio.wait(left, timeout=CUT_OFF))
+        except (Exception, SystemExit) as problem:  # theirs: a callback, or the loop is stopped
+            log.warn("what a handler left in its event loop raised %s", repr(problem))
+        finally:
+            asyncio.set_event_loop(None)
+            self._loop.close()
 
     def run(self) -> None:
-        """Work until nothing runs, also where a handler stops the loop or cancels all tasks."""
+        """Run what the worker has claimed, and claim more while it runs, until nothing runs.
+
+        Also where a handler stops the loop or cancels all tasks.
+        """
         self._begin(self._held.next(None))
         work = self._loop.create_task(self._work())
         while not work.done() or work.cancelled():

@@ -18,12 +18,11 @@ from .errors import QueueError
 from .held import Held
 from .job import Job
 from .journal import LostFile, WorkerFile
-from .lock import in_a_lock
 from .options import Options
 from .outcome import completed, ended_by
 from .queue import Queue
 from .recover import live_workers
-from .run import CUT_OFF, Attempt, Run, clock
+from .run import Attempt, Run, clock
 from .stop import Stop
 from .tsv import COMPLETED
 from .turn import Turns
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .journal import Cells
+    from .loop import Loop
 
 LARGEST_CLAIM = 20_000
 EVENTS = ("completed", "failed", "retried", "snoozed", "cancelled", "recovered")
@@ -77,8 +77,8 @@ class Worker:
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="dbbasic_queue", daemon=True)
         self._untold: deque[tuple[str, Job]] = deque()
+        self._loop: Loop | None = None
         self._claims_from = 0.0  # side by side, after a claim that did not succeed
-        self._held_up = 0.0  # when the thread of the handlers was last in a lock, or waited for it
 
     # --- the tick
 
@@ -104,13 +104,20 @@ class Worker:
                         self.held.outcomes.clear()
                         return
                     log.warn("%s", str(lost))
+                    self._close_loop()
                     self.held.forget()  # rows that name the lost file are folded or given back
                     self.journal.renew()
         finally:
+            self._close_loop()
             self._over.set()
             if self._watcher.ident:
                 self._watcher.join()
             self._leave(clock() - begun)
+
+    def _close_loop(self) -> None:
+        if self._loop is not None:
+            self._loop.close()
+            self._loop = None
 
     def _leave(self, seconds: float) -> None:
         """Fold what is left, remove the worker's file, say what was done.
@@ -157,7 +164,7 @@ class Worker:
             self._size = max(1, min(grown, int(self._taken / spent / 2), LARGEST_CLAIM))
         self._taken_at, self._taken = now, 0
         self._edit(max(self._size, room) if self.held.may_begin() else 0)
-        return bool(self.held.claimed)
+        return self._taken > 0  # also when the watching thread has given it back meanwhile
 
     def _wait(self) -> bool:
         """Sleep until a turn may be worth it; False when the time of `run_for` is over."""
@@ -243,9 +250,10 @@ class Worker:
     def _run_claimed(self) -> None:
         """Run what is claimed, each start after the outcome before it, in one write."""
         if self._options.concurrency > 1:
-            from .loop import run_side_by_side
+            from .loop import Loop
 
-            return run_side_by_side(self, self._options.concurrency)
+            self._loop = self._loop or Loop(self, self._options.concurrency)
+            return self._loop.run()
         attempt = self.held.next(None)
         while attempt is not None:
             attempt = self.held.next((attempt, self._run_one(attempt)))
@@ -270,12 +278,9 @@ class Worker:
             return False
 
     def tell_start(self, attempt: Attempt) -> None:
-        job = attempt.job
-        if log.listens():
-            values = (job.id, job.type, job.attempts, job.worker)
-            log.info("job %s %s starts, attempt %d, by %s", *values)
+        _log("job %s %s starts, attempt %d, by %s", attempt.job)
         if self._options.listeners:
-            self._untold.append(("started", job))
+            self._untold.append(("started", attempt.job))
             self._tell()
 
     def outcome(self, attempt: Attempt, result: "Any", failure: BaseException | None) -> "Cells":
@@ -288,10 +293,8 @@ class Worker:
 
     def ended(self, attempt: Attempt, cells: "Cells") -> "Cells":
         """Return all that a run changes, after it."""
-        if cells["status"] == COMPLETED and log.listens():
-            job = attempt.job
-            values = (job.id, job.type, job.attempts, job.worker)
-            log.info("job %s %s completed, attempt %d, by %s", *values)
+        if cells["status"] == COMPLETED:
+            _log("job %s %s completed, attempt %d, by %s", attempt.job)
         return attempt.recorded | cells
 
     # --- beside the running job
@@ -301,19 +304,21 @@ class Worker:
         seen, age, last = -1, 0.0, -1.0
         while not self._over.wait(_TICK):
             try:
-                self._mind_the_time()
+                self.held.mind_the_time()
                 if self.journal.k != seen:
                     seen, age, last = self.journal.k, 0.0, -1.0
                 age += _TICK
                 if age >= 0.5 and age - last >= 1:
                     last = age
-                    self._relieve()
+                    self._relieve(seen)
             except Exception as problem:  # without this thread nothing would end a hung job
                 log.error("%s: %s", self._queue.path, log.traceback_of(problem))
 
-    def _relieve(self) -> None:
-        """Give back what is claimed and not begun, and fold what has ended."""
+    def _relieve(self, k: int) -> None:
+        """Give back what is left of claim k and not begun, and fold what has ended."""
         with self._turning:
+            if self.journal.k != k:
+                return  # a turn came first, and has just claimed anew
             with self.held.mutex:
                 self._owes = self._owes or bool(self.held.claimed)
                 if not self._owes and not self.held.outcomes:
@@ -324,21 +329,7 @@ class Worker:
             except (QueueError, OSError) as problem:
                 log.warn("%s: %s", self._queue.path, str(problem))
 
-    def _mind_the_time(self) -> None:
-        self.stop.read_request(self.journal.path[:-4] + ".stop")
-        self.held.mind_kill_requests()
-        self.stop.mind_the_grace()
-        self.run.interrupt_when_due()
-        if in_a_lock(self.run.thread):
-            self._held_up = clock()
-        for attempt in self.run.attempts:
-            told = attempt.deadline if attempt.told else max(attempt.deadline, self._held_up)
-            if clock() >= told + CUT_OFF:
-                text = f"{attempt.ending}, and did not end within {CUT_OFF} s"
-                try:
-                    why = f"{text}\n{attempt.job.id}".encode()
-                    self._file.note(self.journal.path[:-4] + ".why", why)
-                except OSError:
-                    pass  # no room: the job ends all the same
-                log.error("%s: %s; this process ends", self._queue.path, text)
-                os._exit(75)
+
+def _log(text: str, job: Job) -> None:
+    if log.listens():
+        log.info(text, job.id, job.type, job.attempts, job.worker)

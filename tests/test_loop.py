@@ -312,8 +312,8 @@ def test_an_async_handler_that_ignores_its_end_takes_the_process_and_only_it_is_
         import asyncio
         from dbbasic_queue import Queue, run
         run.CUT_OFF = 0.2
-        import dbbasic_queue.worker
-        dbbasic_queue.worker.CUT_OFF = 0.2
+        import dbbasic_queue.held
+        dbbasic_queue.held.CUT_OFF = 0.2
         async def ignore(payload):
             while True:
                 try:
@@ -376,3 +376,26 @@ def test_an_idle_worker_with_concurrency_takes_what_comes(queue):
     other.join()
 
     assert queue.counts() == {"completed": 3}
+
+
+def test_what_a_handler_keeps_from_job_to_job_works_in_later_batches(queue):
+    kept = {}
+
+    async def keep(payload):
+        lock = kept.setdefault("lock", asyncio.Lock())
+        kept.setdefault("loop", asyncio.get_running_loop())
+        async with lock:
+            await asyncio.sleep(0.001)
+        assert kept["loop"] is asyncio.get_running_loop()
+
+    def more():
+        for _ in range(3):
+            queue.enqueue_many([("keep", None)] * 5)
+            time.sleep(0.15)
+
+    other = threading.Thread(target=more)
+    other.start()
+    queue.process_jobs({"keep": keep}, concurrency=3, run_for=0.7, max_attempts=1)
+    other.join()
+
+    assert queue.counts() == {"completed": 15}

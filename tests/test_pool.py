@@ -324,8 +324,8 @@ def test_a_handler_that_waits_for_the_lock_is_not_cut_off_before_it_is_told(
     id = queue.enqueue("t", timeout=0.1, max_attempts=1)
     code = """
         import fcntl, threading, time
-        from dbbasic_queue import Queue, worker
-        worker.CUT_OFF = 0.3
+        from dbbasic_queue import Queue, held
+        held.CUT_OFF = 0.3
         queue = Queue("queue.tsv")
         def handler(payload):
             file = open("queue.tsv.lock")

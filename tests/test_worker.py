@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from freezegun import freeze_time
 
-from dbbasic_queue import Discard, Queue, Retry, Snooze, current_job
+from dbbasic_queue import Discard, Queue, Retry, Snooze, current_job, worker
 from dbbasic_queue.errors import BadArgument, JobTimeout, QueueBusy, QueueError
 from dbbasic_queue.tsv import COLUMNS
 
@@ -1596,8 +1596,8 @@ def test_a_handler_that_does_not_end_takes_its_process_with_it_and_is_charged(qu
     slow, quick = queue.enqueue("slow", timeout=0.05, max_attempts=1), queue.enqueue("quick")
     code = f"""
         import time
-        from dbbasic_queue import Queue, run, worker
-        run.CUT_OFF = worker.CUT_OFF = 0.1
+        from dbbasic_queue import Queue, held, run
+        run.CUT_OFF = held.CUT_OFF = 0.1
         def handler(payload):
             while True:
                 try:
@@ -1806,3 +1806,19 @@ def test_p28_a_clock_that_jumps_during_a_run_ends_nothing(queue, jump):
         queue.process_jobs({"other": str}, 1)
 
     assert statuses(queue, job_id, other) == ["completed", "completed"]
+
+
+@pytest.mark.soak
+def test_a_tick_goes_on_when_the_watching_thread_has_given_its_claim_back(queue, monkeypatch):
+    edit = worker.Worker._edit
+
+    def slow(self, *given, **named):
+        edit(self, *given, **named)
+        time.sleep(0.001)
+
+    monkeypatch.setattr(worker.Worker, "_edit", slow)
+    queue.enqueue_many(("note", {"n": n, "text": "x" * 60}) for n in range(20_000))
+
+    queue.process_jobs({"note": lambda payload: None})
+
+    assert queue.counts() == {"completed": 20_000}
