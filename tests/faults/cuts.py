@@ -25,12 +25,12 @@ class Reach(NamedTuple):
     """How far a campaign goes into one recording."""
 
     many: int  # combinations at one point: see `power.posix`
-    states: int | None  # by chance, besides two of each point; None: all
+    states: int  # so many by chance, besides two of each point
     points: bool  # after each call, not only where the next one is a sync, or something was told
 
 
 BOUNDED = {"plain": Reach(8, 150, False), "killed": Reach(2, 8, False)}
-WHOLE = {"plain": Reach(1 << 10, None, True), "killed": Reach(16, 500, True)}
+WHOLE = {"plain": Reach(1 << 10, 3000, True), "killed": Reach(16, 100, True)}
 MINOR = frozenset(("hint", "hint.tmp", "tick", "queue.tsv.lock"))
 ENDS = {"doomed": "cancelled", "after": "cancelled"}  # by our names of jobs
 ROOM = 1 << 13  # that a worker reserves: two pages, so that it is used up and cut back
@@ -116,10 +116,10 @@ def play(say, recording, act, kill_at, without):
 
 def states(recording, model, reach, seed):
     """Return (point, promised, tree) of the states to judge: each once with the same promises."""
-    entries, disk, seen = recording.entries(), recording.disk(), set()
+    entries, disk = recording.entries(), recording.disk()
     reach = reach["killed" if recording.killed else "plain"]
     known, before = recording.place.known.values(), recording.finished()
-    musts, others = [], []
+    seen, musts, others = set(), {}, Sample(reach.states, random.Random(seed))
     for point, entry in enumerate([None, *entries]):
         if entry:
             disk.follow(entry)
@@ -131,13 +131,29 @@ def states(recording, model, reach, seed):
         chance = random.Random(f"{seed} {point}")
         trees = power.MODELS[model](disk, reach.many, chance, MINOR)
         for number, tree in enumerate(trees):
-            key = tree.key(), promised.key
-            if key not in seen:
-                seen.add(key)
-                (musts if number < 2 else others).append((point, promised, tree))
-    if reach.states is not None and len(others) > reach.states:
-        others = random.Random(seed).sample(others, reach.states)
-    return musts + others
+            key = hash((tree.key(), promised.key))
+            if number < 2:
+                musts.setdefault(key, (point, promised, tree))
+            elif key not in seen and key not in musts:
+                others.append((key, (point, promised, tree)))
+            seen.add(key)
+    return [*musts.values(), *(found for key, found in others if key not in musts)]
+
+
+class Sample(list):
+    """Keeps so many of what is appended, each with the same chance."""
+
+    def __init__(self, size, chance):
+        self.size = size
+        self.chance = chance
+        self.count = 0
+
+    def append(self, one):
+        self.count += 1
+        if len(self) < self.size:
+            super().append(one)
+        elif (at := self.chance.randrange(self.count)) < self.size:
+            self[at] = one
 
 
 class Part:
