@@ -47,8 +47,9 @@ class Dead:
         data = read_all(self.fd)
         self.lines, damaged = parse(data)
         head = self.lines[0] if self.lines else None
-        if b"\n" in data and (not head or (head.event, head.id.decode()) != ("worker", self.id)):
-            return False
+        mine = head.id.decode() == self.id if head and head.event == "worker" else head is not None
+        if b"\n" in data and not mine:
+            return False  # a first line alone may be missing: a power cut can take it
         why, _, victim = small_file(self.path[:-4] + ".why").partition(b"\n")
         self.why = why.decode(errors="replace").strip() or self.why
         self.victim = victim.strip()

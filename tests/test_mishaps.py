@@ -160,3 +160,27 @@ def test_threads_that_share_a_fresh_queue_lose_and_double_nothing(tmp_path):
             assert queue.counts() == {"pending": 6}
     finally:
         sys.setswitchinterval(interval)
+
+
+def test_p11_p12_a_workers_file_whose_first_line_the_power_took_is_taken_in_all_the_same(
+    queue, run_python
+):
+    ids = queue.enqueue_many([("quick", None)] * 3 + [("die", None)])
+    child = run_python("""
+        import os
+        from dbbasic_queue import Queue
+        handlers = {"quick": str, "die": lambda payload: os.kill(os.getpid(), 9)}
+        Queue("data/queue.tsv").process_jobs(handlers)
+    """)
+    child.wait(timeout=20)
+    (name,) = os.listdir(queue.path + ".d/workers")
+    with open(f"{queue.path}.d/workers/{name}", "r+b") as file:
+        head = file.readline()
+        file.seek(0)
+        file.write(bytes(len(head)))
+
+    queue.process_jobs({"none": str})
+
+    assert [queue.get(id).status for id in ids] == ["completed"] * 3 + ["pending"]
+    assert [queue.get(id).attempts for id in ids] == [1] * 4
+    assert not os.path.exists(queue.path + ".d/workers")

@@ -32,11 +32,6 @@ def rows_in(data):
     return rows
 
 
-def is_headless(path):
-    """Whether this is a worker's file of which the first line did not reach the disk."""
-    return path.parent.name == "workers" and b"\tworker\t" not in path.read_bytes()
-
-
 def identity(row):
     """Return what never changes of a job."""
     return tuple(row.get(column, "") for column in IDENTITY)
@@ -185,8 +180,7 @@ class Judge:
     def leftovers(self, path):
         """Return what should not lie there; a damaged worker's file is kept, and reported."""
         found = reader.leftovers(path)
-        kept = [name for name in found if "/damaged-" in name or is_headless(path.parent / name)]
-        kept += ["queue.tsv.d/workers"] if any("/workers/" in name for name in kept) else []
+        kept = [name for name in found if "/damaged-" in name]
         return [name for name in found if name not in kept]
 
     def ends_of(self, row, promised):
