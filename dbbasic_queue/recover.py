@@ -47,9 +47,10 @@ class Dead:
         data = read_all(self.fd)
         self.lines, damaged = parse(data)
         head = self.lines[0] if self.lines else None
-        mine = head.id.decode() == self.id if head and head.event == "worker" else head is not None
-        if b"\n" in data and not mine:
-            return False  # a first line alone may be missing: a power cut can take it
+        named = head is not None and head.event == "worker" and head.id.decode() != self.id
+        lost = data.startswith(b"\0")  # a power cut took the beginning
+        if b"\n" in data and (named or not (head or lost)):
+            return False
         why, _, victim = small_file(self.path[:-4] + ".why").partition(b"\n")
         self.why = why.decode(errors="replace").strip() or self.why
         self.victim = victim.strip()
