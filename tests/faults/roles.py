@@ -97,17 +97,17 @@ def be(say, place, role, number, life, seed):
 
 
 def listen(place, who):
-    """Note what is logged as an error, but for handlers that fail as they should."""
+    """Note what is logged, but for handlers that fail as they should."""
 
     class Listener(logging.Handler):
         def emit(self, record):
             if "ended with" not in record.msg:
-                place.note(who, "logged", text=record.getMessage())
+                place.note(who, "logged", pid=os.getpid(), text=record.getMessage())
 
     logger = logging.getLogger("dbbasic_queue")
-    logger.handlers = [Listener(logging.ERROR)]
+    logger.handlers = [Listener()]
     logger.propagate = False
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.WARNING)
 
 
 # --- who adds

@@ -248,6 +248,7 @@ class Soak:
                 return False  # somebody else has the number now
             at = time.monotonic()
             signal.pidfd_send_signal(fd, number)
+            self.place.note("chaos", signal.Signals(number).name, pid=pid)
             if number == signal.SIGKILL:
                 self.verdict.kills.append((pid, at))
             return True

@@ -44,7 +44,9 @@ class Verdict:
     def deletion(self):
         """A deletion: what is claimed just before or just after may run once more."""
         begun, before = time.monotonic(), self.processing()
+        self.place.note("chaos", "deletion begins")
         yield
+        self.place.note("chaos", "deletion ends")
         self.robbed.update(before | self.processing())
         self.deletions.append((begun, time.monotonic()))
 
@@ -258,13 +260,15 @@ class Verdict:
     def story(self, id):
         """All that is known of one job, for who looks for the reason."""
         parts = [(at, f"runs in {pid}") for other, pid, at in self.effects if other == id]
-        parts += [(n["at"], f"{n['who']} {n['what']}") for n in self.notes if n.get("id") == id]
-        if id in self.told:
-            parts.append((self.told[id][2]["at"], "told"))
         pids = {pid for other, pid, _ in self.effects if other == id}
-        parts += [(at, f"{pid} killed") for pid, at in self.kills if pid in pids]
-        parts += [(ended, "deletion") for _, ended in self.deletions] if id in self.robbed else []
-        return "; ".join(f"{at:.3f} {text}" for at, text in sorted(parts))
+        for note in self.notes:
+            about = note.get("id") == id or id in note.get("text", "") or note.get("pid") in pids
+            told = note["what"] == "told" and id in [one[0] for one in note["jobs"]]
+            if about or told or note["what"].startswith("deletion"):
+                text = note.get("text", "")[:200] or note.get("pid", "")
+                parts.append((note["at"], f"{note['who']} {note['what']} {text}"))
+        first, last = min(self.runs[id], default=0) - 2, max(self.runs[id], default=0) + 2
+        return "; ".join(f"{at:.3f} {text}" for at, text in sorted(parts) if first < at < last)
 
 
 def differences(one, other):
