@@ -20,7 +20,7 @@ from dbbasic_queue.errors import BadArgument, DuplicateId
 
 from . import reader
 from .killed import MEMORY, in_a_child
-from .model import DAY, Model, from_cells, is_over, lines_of, what_is_left
+from .model import DAY, Model, from_cells, is_over, what_is_left
 
 START = "2025-10-09 08:53:20"
 
@@ -153,11 +153,11 @@ class Compared(RuleBasedStateMachine):
     def takes_in(self, killed, labels, ran, handlers):
         """Judge what a tick has left that was killed, and take it for true."""
         rows, self.model.tail = self.rows()
-        noted = lines_of(self.file)
+        lines = reader.lines(self.file)
         found = {row["id"]: from_cells(row) for row in rows}
         for row in rows:
             if row["status"] == "processing":
-                found[row["id"]]["left"] = what_is_left(row, noted)
+                found[row["id"]]["left"] = what_is_left(row, self.file, lines)
         if killed and not ran and found == self.model.jobs:
             return
         before = self.model

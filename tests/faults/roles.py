@@ -13,6 +13,7 @@ import math
 import os
 import random
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -78,8 +79,9 @@ class Place:
 
 
 def be(say, place, role, number, life, seed):
-    """Live as one of the ROLES, in a session of its own, until killed."""
+    """Live as one of the ROLES, in a session of its own, until killed, or the soak is."""
     os.setsid()
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
