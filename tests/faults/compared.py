@@ -33,8 +33,9 @@ class Compared(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(dir=MEMORY))
-        self.file = self.folder / "queue.tsv"
-        self.side = self.folder / "queue.tsv.d"
+        self.file = self.folder / "data" / "queue.tsv"
+        self.file.parent.mkdir()
+        self.side = reader.beside(self.file)
         self.queues = [Queue(self.file, sync="off"), Queue(self.file)]
         self.model = Model()
         self.bad_lines = []
@@ -235,11 +236,11 @@ class Compared(RuleBasedStateMachine):
 
     # --- what must hold after each step
 
-    def rows(self):
+    def rows(self, file=None):
         """The rows as another reader sees them, and the torn last line."""
         if not self.has_header():
             return [], b""
-        *lines, tail = self.file.read_bytes().split(b"\n")
+        *lines, tail = (file or self.file).read_bytes().split(b"\n")
         bad = list(self.bad_lines)
         for line in lines[1:]:
             if bad and line == bad[0]:

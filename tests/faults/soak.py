@@ -246,16 +246,21 @@ class Soak:
         try:
             if os.getsid(pid) not in (*self.sessions, os.getsid(0)):
                 return False  # somebody else has the number now
+            dead = [pid, *self.stopped_below(pid)] if number == signal.SIGKILL else []
             at = time.monotonic()
             signal.pidfd_send_signal(fd, number)
+            self.verdict.kills += [(one, at) for one in dead]
             self.place.note("chaos", signal.Signals(number).name, pid=pid)
-            if number == signal.SIGKILL:
-                self.verdict.kills.append((pid, at))
             return True
         except ProcessLookupError:
             return False
         finally:
             os.close(fd)
+
+    def stopped_below(self, pid):
+        """The stopped workers of a supervisor: the kernel sends them SIGHUP when it dies."""
+        below = [one for one, _, parent, _ in processes_by_proc() if parent == pid]
+        return self.stopped.keys() & below
 
     def look_for_zombies(self):
         """A supervisor that runs asks soon how its workers have ended."""
