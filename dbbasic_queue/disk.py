@@ -25,6 +25,7 @@ from .files import (
     sync,
     sync_folder,
     sync_path,
+    unlink_if_there,
     write_all,
 )  # fmt: skip
 from .lock import Lock, make, try_lock
@@ -195,7 +196,7 @@ class QueueFile:
         folder, unsettled = os.path.dirname(self.real), os.path.join(self.side, "unsettled")
         if is_there(unsettled):
             sync_folder(folder)
-            os.unlink(unsettled)
+            unlink_if_there(unsettled)
         if self._lock.seen.st_nlink > 1:
             sync_path(folder)
             self._sweep(folder)
@@ -250,7 +251,7 @@ class QueueFile:
             raise
         try:
             sync_folder(folder)
-            os.unlink(unsettled)
+            unlink_if_there(unsettled)
         except OSError as error:
             raise NotStored(
                 f"{self.path}: changed, but not known to be on the disk: {error.strerror}"

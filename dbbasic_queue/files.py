@@ -100,6 +100,14 @@ def sync_path(path: str) -> None:
         path = os.path.dirname(path)
 
 
+def unlink_if_there(path: str) -> None:
+    """Remove a file that somebody else may have removed already."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
 def copy_range(source: int, target: int, start: int, stop: int) -> None:
     """Append the bytes start..stop of one file to another, inside the kernel where it can."""
     while start < stop and hasattr(os, "copy_file_range"):

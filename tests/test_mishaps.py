@@ -114,6 +114,19 @@ def test_p12_the_side_folder_deleted_under_a_worker_charges_no_job_that_never_ra
     assert sorted(ran) == list(range(60))
 
 
+def test_the_side_folder_deleted_at_the_end_of_an_edit_is_no_error(queue, monkeypatch):
+    job_id, rename = queue.enqueue("note"), os.rename
+
+    def rename_and_delete(*names):
+        rename(*names)
+        shutil.rmtree(queue.path + ".d")
+
+    monkeypatch.setattr(os, "rename", rename_and_delete)
+    assert queue.cancel(job_id)
+
+    assert queue.get(job_id).status == "cancelled"
+
+
 def test_p11_a_copied_line_runs_once_more_and_strands_nothing(queue):
     queue.enqueue("t", 1)
     with open(queue.path, "rb") as file:

@@ -20,7 +20,7 @@ from dbbasic_queue.errors import BadArgument, DuplicateId
 
 from . import reader
 from .killed import MEMORY, in_a_child
-from .model import DAY, Model, from_cells, is_over, lines_of, what_is_left
+from .model import DAY, Model, from_cells, is_over, what_is_left
 
 START = "2025-10-09 08:53:20"
 
@@ -33,8 +33,9 @@ class Compared(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(dir=MEMORY))
-        self.file = self.folder / "queue.tsv"
-        self.side = self.folder / "queue.tsv.d"
+        self.file = self.folder / "data" / "queue.tsv"
+        self.file.parent.mkdir()
+        self.side = reader.beside(self.file)
         self.queues = [Queue(self.file, sync="off"), Queue(self.file)]
         self.model = Model()
         self.bad_lines = []
@@ -153,11 +154,11 @@ class Compared(RuleBasedStateMachine):
     def takes_in(self, killed, labels, ran, handlers):
         """Judge what a tick has left that was killed, and take it for true."""
         rows, self.model.tail = self.rows()
-        noted = lines_of(self.file)
+        lines = reader.lines(self.file)
         found = {row["id"]: from_cells(row) for row in rows}
         for row in rows:
             if row["status"] == "processing":
-                found[row["id"]]["left"] = what_is_left(row, noted)
+                found[row["id"]]["left"] = what_is_left(row, self.file, lines)
         if killed and not ran and found == self.model.jobs:
             return
         before = self.model
@@ -235,11 +236,11 @@ class Compared(RuleBasedStateMachine):
 
     # --- what must hold after each step
 
-    def rows(self):
+    def rows(self, file=None):
         """The rows as another reader sees them, and the torn last line."""
         if not self.has_header():
             return [], b""
-        *lines, tail = self.file.read_bytes().split(b"\n")
+        *lines, tail = (file or self.file).read_bytes().split(b"\n")
         bad = list(self.bad_lines)
         for line in lines[1:]:
             if bad and line == bad[0]:

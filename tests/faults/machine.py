@@ -21,7 +21,7 @@ from dbbasic_queue.new import new_job
 from . import reader
 from .compared import START, Compared
 from .killed import handlers_of, in_a_child
-from .model import DAY, LIMIT, UNFINISHED, from_cells
+from .model import DAY, LIMIT, UNFINISHED, from_cells, is_over
 from .results import Result
 
 QUEUES = (None, ["high", "default"], ["default"])
@@ -221,6 +221,25 @@ class AQueue(Compared):
             return what, self.arguments({**which, "after": []}), None
         return what, self.some_id(which), cells
 
+    @precondition(lambda self: self.file.exists())
+    @rule(which=number)
+    def back_up(self, which):
+        """A backup has what the queue has, and what dead workers have finished."""
+        copy = self.folder / "copy"
+
+        self.queue(which).backup(copy)
+
+        self.mends()
+        jobs = {
+            id: self.model.seen(job) if is_over(job) else job for id, job in self.model.jobs.items()
+        }
+        rows, tail = self.rows(copy)
+        assert [row["id"] for row in rows] == list(jobs)
+        assert {row["id"]: from_cells(row) for row in rows} == {
+            id: job | {"left": None} for id, job in jobs.items()
+        }
+        assert not tail
+
     # --- workers
 
     @rule(which=number, labels=st.sampled_from(QUEUES), most=st.sampled_from([None, None, 1, 3]))
@@ -316,8 +335,7 @@ class AQueue(Compared):
 
     @rule(name=st.sampled_from(["queue.tsv.lock", "queue.tsv.d/hint", "queue.tsv.d/tick"]))
     def delete(self, name):
-        with contextlib.suppress(FileNotFoundError):
-            self.folder.joinpath(name).unlink()
+        self.file.parent.joinpath(name).unlink(missing_ok=True)
 
     @rule()
     def delete_the_workers(self):

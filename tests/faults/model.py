@@ -8,7 +8,6 @@ import copy
 import json
 import math
 import time
-from zlib import crc32
 
 from . import reader
 
@@ -82,28 +81,14 @@ def with_cells(job, cells):
     return job
 
 
-def lines_of(path):
-    """What the workers of a queue have noted: by (claim, job) the (event, attempt, cells)."""
-    found, workers = {}, set()
-    for file in path.with_name(path.name + ".d").glob("workers/*.tsv"):
-        workers.add(file.stem)
-        for line in file.read_bytes().rstrip(b"\0").split(b"\n")[:-1]:
-            body, _, crc = line.rpartition(b"\t")
-            if crc == b"%08x" % crc32(body):
-                k, event, id, attempt, _, *cells = body.decode().split("\t")
-                named = dict(cell.partition("=")[::2] for cell in cells)
-                found.setdefault((f"{file.stem}.{k}", id), []).append((event, int(attempt), named))
-    return found, workers
-
-
-def what_is_left(row, noted):
+def what_is_left(row, path, lines):
     """What a dead worker has left of a row that says `processing`."""
-    found, workers = noted
-    if row["worker"].rpartition(".")[0] not in workers:
+    worker = row["worker"].rpartition(".")[0]
+    if not reader.beside(path, "workers", f"{worker}.tsv").exists():
         return GONE
     left = dict(CLAIMED)
     cells = {}
-    for event, attempt, more in found.get((row["worker"], row["id"]), ()):
+    for event, attempt, more in lines.get((row["worker"], row["id"]), ()):
         if event == "start":
             left = {"event": "start", "attempt": attempt}
         else:

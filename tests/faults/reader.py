@@ -51,20 +51,28 @@ def beside(path, *names):
     return path.with_name(path.name + ".d").joinpath(*names)
 
 
-def outcomes(path):
-    """Return the (worker's claim, id) of each run whose end stands in a worker's file, with how it
-    ended.
-    """
+def lines(path):
+    """Return what workers have noted: by (claim, job) a list of (event, attempt, cells)."""
     found = {}
     for file in beside(path, "workers").glob("*.tsv"):
         for line in file.read_bytes().rstrip(b"\0").split(b"\n")[:-1]:
             body, _, crc = line.rpartition(b"\t")
             if crc == b"%08x" % crc32(body):
-                k, event, id, _, _, *cells = body.decode().split("\t")
+                k, event, id, attempt, _, *cells = body.decode().split("\t")
                 named = dict(cell.partition("=")[::2] for cell in cells)
-                if event == "end":
-                    found[f"{file.stem}.{k}", id] = named["status"]
+                noted = event, int(attempt), named
+                found.setdefault((f"{file.stem}.{k}", id), []).append(noted)
     return found
+
+
+def outcomes(path):
+    """Return how each run has ended whose end stands in a worker's file, by (claim, job)."""
+    return {
+        run: cells["status"]
+        for run, noted in lines(path).items()
+        for event, _, cells in noted
+        if event == "end"
+    }
 
 
 def finished(path, *, torn=False):

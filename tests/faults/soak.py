@@ -1,165 +1,322 @@
-"""Producers and workers that are killed with -9 again and again, and started again each time.
+"""Many at once, for long: all who work on a queue are killed, stopped, robbed of files at random.
 
-What counts is a file to which the handlers append a line per effect, and what the producers were
-told: not what the queue says of itself.
+SCENARIOS says who plays and what befalls them; `soak_verdict` judges by what each was told.
 """
 
-import math
+import fcntl
+import importlib
+import logging
 import os
 import random
+import shutil
+import signal
+import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 from typing import NamedTuple
 
-from dbbasic_queue import Queue, current_job
+from dbbasic_queue.errors import QueueError
 
 from . import reader
 from .children import Children
+from .results import Result
+from .roles import NEVER_FAILS, Place, be
+from .soak_verdict import Verdict
 
-PRODUCER, WORKER = "producer", "worker"
+IMPORTED = ["filelock", *(f"dbbasic_queue.{name}" for name in "archive control pool".split())]
+WORK = ("ticks", "stays", "pool")
 
 
-class Result(NamedTuple):
-    kills: int
-    of_workers: int
-    told: int
-    effects: Counter
-    seconds: float
-    problems: list
+class Scenario(NamedTuple):
+    """Who plays, what befalls them how often, and for how many seconds."""
 
-    def __str__(self):
-        counts = self.effects.values()
-        return (
-            f"{self.kills} kills ({self.of_workers} of workers) in {self.seconds:.1f} s; "
-            f"{self.told} ids told, {sum(counts)} effects of {len(counts)} jobs, "
-            f"{min(counts)} to {max(counts)} for each"
-        )
+    roles: dict
+    mishaps: dict  # a name in MISHAPS -> its weight
+    pause: float  # seconds between two of them, at most
+    share: float  # of the time of a campaign
+
+
+SCENARIOS = {
+    "kills": Scenario(
+        {"producer": 2, "ticks": 1, "stays": 1},
+        {"kill": 40, "kill all": 1},
+        0.03,
+        0.15,
+    ),
+    "pools": Scenario(
+        {"producer": 1, "pool": 2},
+        {"kill a worker": 10, "kill": 1, "end a job": 4},
+        0.2,
+        0.25,
+    ),
+    "everything": Scenario(
+        {"producer": 2, "ticks": 1, "stays": 1, "pool": 1, "changes": 1, "edits": 1, "looks": 1},
+        {
+            "kill": 8, "kill all": 1, "kill a worker": 6, "end a job": 2, "ask to stop": 2,
+            "stop": 4, "stop the holder": 4,
+            "delete the lock": 3, "delete the workers": 2, "delete the side": 2,
+            "delete the hint": 2,
+        },
+        0.15,
+        0.6,
+    ),
+}  # fmt: skip
 
 
 class Soak:
-    """One run: who lives, and who was killed how often."""
+    """One run of a scenario: who lives, and what has befallen whom."""
 
-    def __init__(self, path, *, producers, jobs, workers, kills, seed):
-        self.file = path / "data" / "queue.tsv"
-        self.path = path
-        self.jobs = jobs
-        self.kills = kills
+    def __init__(self, path, name, seed):
+        self.place = Place(path)
+        self.scenario = SCENARIOS[name]
         self.chance = random.Random(seed)
-        self.killed = Counter()
-        self.problems = []
-        self.living = {(PRODUCER, number): None for number in range(producers)}
-        self.living |= {(WORKER, number): None for number in range(workers)}
-
-    def run(self):
-        begun = time.monotonic()
-        with Children() as children:
-            while self.killed.total() < self.kills or not self.all_told():
-                self.start_the_dead(children)
-                time.sleep(self.chance.random() * 0.02)
-                self.kill_somebody()
-            for name, child in self.living.items():
-                self.killed[name[0]] += not child.ended
-                child.kill()
-        with Children() as children:
-            children.start(tick, self).wait(120)
-        self.judge()
-        seconds = time.monotonic() - begun
-        told = sum(len(self.told(number)) for number in self.producers())
-        return Result(
-            self.killed.total(), self.killed[WORKER], told, self.effects(), seconds, self.problems
+        self.seed = seed
+        self.queue = self.place.queue(lock_timeout=0.2)
+        self.living = dict.fromkeys(
+            (role, number) for role, count in self.scenario.roles.items() for number in range(count)
         )
+        self.sessions = {}  # of each that was ever started: its role
+        self.lives = Counter()
+        self.stopped = {}  # pid -> until when
+        self.done = Counter()
+        self.verdict = Verdict(self.place)
+        self.zombies = Counter()
+
+    def run(self, seconds):
+        """Let it go on for so many seconds; return the verdict."""
+        for name in IMPORTED:  # once, and not by each of the thousand that are forked
+            importlib.import_module(name)
+        with Children() as children:
+            try:
+                until = time.monotonic() + seconds
+                while time.monotonic() < until:
+                    self.start_the_dead(children)
+                    self.let_go_on()
+                    self.look_for_zombies()
+                    if sum(self.done.values()) % 100 == 99:
+                        self.verdict.digest()
+                    mishaps = self.scenario.mishaps
+                    (name,) = self.chance.choices(list(mishaps), mishaps.values())
+                    self.done[name] += bool(MISHAPS[name](self))
+                    time.sleep(self.chance.random() * self.scenario.pause)
+            finally:
+                self.end_all()
+        with Children() as children:
+            drain = children.start(drained, self.place)
+            said = drain.hear_all(180)
+            assert drain.wait() == 0, "\n".join(said)
+        return self.verdict.of(self.done)
 
     def start_the_dead(self, children):
         for (role, number), child in self.living.items():
             if child is None or child.ended:
-                if child is not None and (said := child.hear_all()):
-                    self.problems.append("\n".join(said))
-                does = produce if role == PRODUCER else work
-                self.living[role, number] = children.start(does, self, number)
+                self.lives[role, number] += 1
+                life = self.lives[role, number]
+                child = children.start(be, self.place, role, number, life, self.seed)
+                self.living[role, number] = child
+                self.sessions[child.pid] = role
 
-    def kill_somebody(self):
-        names = [name for name, child in self.living.items() if not child.ended]
-        if self.killed.total() < self.kills and names:
-            for name in names if self.chance.random() < 0.03 else [self.chance.choice(names)]:
-                if not self.living[name].ended:
-                    self.killed[name[0]] += 1
-                    self.living[name].kill()
+    def end_all(self):
+        for _ in range(100):
+            pids = [pid for pid, _ in self.processes()]
+            if not pids:
+                return
+            for pid in pids:
+                self.send(pid, signal.SIGKILL)
+            time.sleep(0.02)
+            _ = [child.ended for child in self.living.values() if child]  # asks how it ended
+        raise AssertionError("they do not die")
 
-    def judge(self):
-        rows, effects = reader.by_id(self.file), self.effects()
-        told = {id for number in self.producers() for id in self.told(number)}
-        findings = {
-            "lost": told - set(effects),
-            "no row for": (told | set(effects)) - set(rows),
-            "not completed": {id for id, row in rows.items() if row["status"] != "completed"},
-            "left over": reader.leftovers(self.file),
+    # --- mishaps: each returns whether it has happened
+
+    def kill(self):
+        """Kill one that we have started, a supervisor too."""
+        pids = [child.pid for child in self.living.values() if not child.ended]
+        return bool(pids) and self.send(self.chance.choice(pids), signal.SIGKILL)
+
+    def kill_all(self):
+        pids = [child.pid for child in self.living.values() if not child.ended]
+        return any([self.send(pid, signal.SIGKILL) for pid in pids])
+
+    def kill_a_worker(self):
+        """Kill one that a supervisor has started."""
+        pids = [pid for pid, role in self.processes() if role == "pool"]
+        pids = [pid for pid in pids if pid not in self.sessions]
+        return bool(pids) and self.send(self.chance.choice(pids), signal.SIGKILL)
+
+    def stop(self):
+        """Stop one for a while: perhaps it holds the lock."""
+        pids = [pid for pid, role in self.processes() if pid not in self.stopped]
+        if not pids:
+            return False
+        pid = self.chance.choice(pids)
+        self.stopped[pid] = time.monotonic() + self.chance.choice([0.05, 0.2, 0.5, 2.0])
+        return self.send(pid, signal.SIGSTOP)
+
+    def stop_the_holder(self):
+        """Stop the one that has the lock now, and perhaps delete the lock under it."""
+        lock = Path(f"{self.place.file}.lock")
+        for _ in range(50):
+            inode = str(lock.stat().st_ino) if lock.exists() else ""
+            held = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+            pids = {int(one[4]) for one in held if one[5].rpartition(":")[2] == inode}
+            pids &= {pid for pid, _ in self.processes()} - self.stopped.keys()
+            if pids:
+                pid = pids.pop()
+                self.stopped[pid] = time.monotonic() + self.chance.choice([0.1, 0.4, 1.5])
+                sent = self.send(pid, signal.SIGSTOP)
+                return sent and (self.chance.random() < 0.5 or self.delete_the_lock())
+        return False
+
+    def let_go_on(self):
+        for pid, until in list(self.stopped.items()):
+            if time.monotonic() >= until:
+                del self.stopped[pid]
+                self.send(pid, signal.SIGCONT)
+
+    def ask_to_stop(self):
+        """SIGTERM, once in a life: the running job is finished, the rest goes back."""
+        children = [
+            child
+            for (role, _), child in self.living.items()
+            if role in WORK and child.pid not in self.verdict.asked and not child.ended
+        ]
+        if not children:
+            return False
+        pid = self.chance.choice(children).pid
+        self.verdict.asked.add(pid)
+        return self.send(pid, signal.SIGTERM)
+
+    def end_a_job(self):
+        try:
+            running = [id for one in self.queue.workers() for id in one.jobs]
+            id = self.chance.choice(running) if running else ""
+            self.verdict.ended_on_request.add(id)
+            return bool(id) and self.queue.kill(id)
+        except QueueError:  # busy, or the folder has just been deleted
+            return False
+
+    def delete_the_lock(self):
+        Path(f"{self.place.file}.lock").unlink(missing_ok=True)
+        return True
+
+    def delete_the_hint(self):
+        self.place.side.joinpath("hint").unlink(missing_ok=True)
+        return True
+
+    def delete_the_workers(self):
+        return self.delete(self.place.side / "workers")
+
+    def delete_the_side(self):
+        """Delete queue.tsv.d; what is in the archive is kept elsewhere before."""
+        with open(self.place.path / "quiet", "a") as quiet:
+            try:
+                fcntl.flock(quiet, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False  # something is being archived
+            for month in self.place.side.glob("archive/*.tsv"):
+                shutil.copy(month, self.place.path / "kept" / f"{time.monotonic_ns()}.tsv")
+            return self.delete(self.place.side)
+
+    def delete(self, folder):
+        with self.verdict.deletion():
+            for _ in range(20):
+                shutil.rmtree(folder, ignore_errors=True)
+                if not folder.exists():
+                    break
+        return True
+
+    # --- who is there
+
+    def processes(self):
+        """Return (pid, role) of all that live in the sessions of those that we have started."""
+        found = []
+        for pid, state, _, session in processes_by_proc():
+            if session in self.sessions and state != "Z":
+                found.append((pid, self.sessions[session]))
+        return found
+
+    def send(self, pid, number):
+        """Send a signal to a process of ours; False when it has gone."""
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return False
+        try:
+            if os.getsid(pid) not in (*self.sessions, os.getsid(0)):
+                return False  # somebody else has the number now
+            dead = [pid, *self.stopped_below(pid)] if number == signal.SIGKILL else []
+            at = time.monotonic()
+            signal.pidfd_send_signal(fd, number)
+            self.verdict.kills += [(one, at) for one in dead]
+            self.place.note("chaos", signal.Signals(number).name, pid=pid)
+            return True
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(fd)
+
+    def stopped_below(self, pid):
+        """The stopped workers of a supervisor: the kernel sends them SIGHUP when it dies."""
+        below = [one for one, _, parent, _ in processes_by_proc() if parent == pid]
+        return self.stopped.keys() & below
+
+    def look_for_zombies(self):
+        """A supervisor that runs asks soon how its workers have ended."""
+        parents = {
+            child.pid
+            for (role, _), child in self.living.items()
+            if role == "pool" and child.pid not in self.stopped
         }
-        self.problems += [f"{what}: {found}" for what, found in findings.items() if found]
-        extra = effects.total() - len(effects)
-        untold = len(rows) - len(told)
-        if extra > self.killed[WORKER]:
-            self.problems.append(f"{extra} extra runs, but {self.killed[WORKER]} workers killed")
-        if untold > self.killed[PRODUCER]:
-            self.problems.append(f"{untold} untold, but {self.killed[PRODUCER]} producers killed")
-
-    # --- what the processes leave
-
-    def producers(self):
-        return [number for role, number in self.living if role == PRODUCER]
-
-    def note(self, name, line):
-        fd = os.open(self.path / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(fd, f"{line}\n".encode())
-        os.close(fd)
-
-    def noted(self, name):
-        path = self.path / name
-        return path.read_text().split() if path.exists() else []
-
-    def told(self, number):
-        return self.noted(f"told-{number}")
-
-    def all_told(self):
-        return all(len(self.told(number)) == self.jobs for number in self.producers())
-
-    def effects(self):
-        return Counter(self.noted("effects"))
-
-    def queue(self):
-        return Queue(self.file)
-
-    def handlers(self):
-        def effect(payload):
-            self.note("effects", current_job().id)
-            time.sleep(random.random() * 0.004)
-            return payload
-
-        return {"effect": effect}
+        found = [
+            pid
+            for pid, state, parent, _ in processes_by_proc()
+            if state == "Z" and parent in parents
+        ]
+        self.zombies = Counter({pid: self.zombies[pid] + 1 for pid in found})
+        if max(self.zombies.values(), default=0) > 60:
+            self.verdict.violations.append("a zombie stays")
 
 
-# --- what the processes do
+MISHAPS = {name: getattr(Soak, name.replace(" ", "_")) for name in SCENARIOS["everything"].mishaps}
 
 
-def produce(say, soak, number):
-    random.seed()
-    queue = soak.queue()
-    for job in range(len(soak.told(number)), soak.jobs):
-        id = queue.enqueue("effect", {"producer": number, "job": job})
-        soak.note(f"told-{number}", id)
-        time.sleep(random.random() * 0.004)
-    time.sleep(3600)
+def processes_by_proc():
+    """Return (pid, state, parent, session) of every process."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat") as stat:
+                    fields = stat.read().rpartition(") ")[2].split()
+            except OSError:
+                continue
+            found.append((int(name), fields[0], int(fields[1]), int(fields[3])))
+    return found
 
 
-def work(say, soak, number):
-    """Stay, or make one tick after the other; no number of kills must end a job as failed."""
-    random.seed()
-    options = {"max_attempts": 10**6, "max_workers": 99}
-    if number % 2:
-        soak.queue().process_jobs(soak.handlers(), run_for=math.inf, **options)
+def drained(say, place):
+    """Run all that is left, by a worker whom nobody disturbs."""
+    logging.getLogger("dbbasic_queue").setLevel(logging.CRITICAL + 1)
+    queue, until = place.queue(lock_timeout=20), time.monotonic() + 120
     while True:
-        soak.queue().process_jobs(soak.handlers(), **options)
-        time.sleep(0.002)
+        queue.process_jobs(place.handlers(), **NEVER_FAILS)
+        left = {row["status"] for row in reader.read(place.file)} & {"pending", "processing"}
+        if not left or time.monotonic() > until:
+            return
+        time.sleep(0.1)
 
 
-def tick(say, soak):
-    soak.queue().process_jobs(soak.handlers(), max_attempts=10**6)
+def soak(path, name, seconds, seed):
+    return Soak(path, name, seed).run(seconds)
+
+
+def campaign(bounded):
+    """Yield a Result for each scenario: half a minute in all, or ten."""
+    for name, scenario in SCENARIOS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            seconds = scenario.share * (30 if bounded else 600)
+            verdict = soak(Path(folder), name, seconds, seed=1)
+            title = f"soak, {name}, {seconds:.0f} s: {verdict}"
+            yield Result(title, verdict.cases, verdict.violations)
