@@ -18,8 +18,6 @@ PARTS = {
     "machine": "Random verbs, ticks, kills and clocks against a dict",
     "roundtrips": "Texts, JSON, torn rows, any bytes",
     "soak": "Many at once: producers, workers, kills, stops, hand edits, deletions",
-    "hell": "Handlers from hell",
-    "security": "Paths, links, modes, control bytes",
 }
 
 
