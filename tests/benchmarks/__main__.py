@@ -34,29 +34,34 @@ def main():
             "rounds": options.rounds,
             "machine": machine(bench),
             "left_out": bench.left_out,
+            "failed": bench.failed,
             "records": [],
         }
         lines = heading(record)
         print("\n".join(lines), flush=True)
         for row in wanted_rows(options.only):
-            if row.sides[0] in found:
-                found[row.id] = found[row.sides[0]].derived(row)
-            elif row.work:
+            if row.work:
                 sides = [side for side in row.sides if takes_part(side, options, bench)]
                 sizes = row.quick if options.quick else row.sizes
                 found[row.id] = bench.run(row, sizes, options.rounds, sides)
             else:
-                continue  # seen in a row that was not asked for
+                found[row.id] = found[row.sides[0]].derived(row)
             record["records"].append(as_record(row, found[row.id]))
             table = ["", *as_table(row, found[row.id], record["records"][-1])]
             print("\n".join(table), flush=True)
             lines += table
-    record["seconds"] = round(time.time() - begun)
-    record["machine"]["load_at_end"] = os.getloadavg()
-    write(options.out / "benchmark.txt", "\n".join([*lines, ""]))
-    write(options.out / "benchmark.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    write(options.out / "benchmark.svg", picture(record))
+            record["seconds"] = round(time.time() - begun)
+            record["machine"]["load_at_end"] = os.getloadavg()
+            save(options.out, record, lines)  # each time: a long run may be interrupted
+    for where, problem in bench.failed.items():
+        print(f"\nbroke down: {where}\n{problem}")
     print(f"\n{record['seconds']} s; benchmark.txt, .json and .svg are in {options.out}")
+
+
+def save(folder, record, lines):
+    write(folder / "benchmark.txt", "\n".join([*lines, ""]))
+    write(folder / "benchmark.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    write(folder / "benchmark.svg", picture(record))
 
 
 def arguments():
@@ -79,6 +84,8 @@ def arguments():
     options.rounds = options.rounds or (1 if options.quick else 5)
     if options.peers and not set(options.peers) <= set(names()):
         parser.error(f"--peers: of {', '.join(names())}")
+    if not wanted_rows(options.only):
+        parser.error(f"--only: of {', '.join(row.id for row in ROWS)}")
     return options
 
 
@@ -167,6 +174,7 @@ def heading(record):
         f"load {of['load'][0]:.1f}",
         f"Python {of['python']}, SQLite {of['sqlite']}, {peers}, ours {of['commit']}",
         f"rounds: {record['rounds']}, medians" + (", quick" if record["quick"] else ""),
+        "The last column: how many times as quick (or as small) as that side ours is.",
         *(f"left out: {side} {reason}" for side, reason in record["left_out"].items()),
     ]
 
@@ -175,12 +183,12 @@ def as_table(row, found, record):
     """Return lines: the sizes across, the sides down, each beside ours; then the goals."""
     second = f" ({row.second})" if row.second else ""
     title = f"{row.workload}, {row.unit}{second}"
-    lines = [f"{title:44}" + "".join(f"{size:>17,}" for size in found.sizes) + "   ours is"]
+    lines = [f"{title:44}" + "".join(f"{size:>18,}" for size in found.sizes) + "      ours"]
     for side, sizes in found.figures.items():
         name = record["limit_is"] if side == LIMIT and record["limit_is"] else side
         cells = [cell(sizes.get(size), row.second) for size in found.sizes]
         ratio = ratio_to(found, side)
-        lines.append(f"  {name:42}" + "".join(f"{text:>17}" for text in cells) + ratio)
+        lines.append(f"  {name:42}" + "".join(f"{text:>18}" for text in cells) + ratio)
     for check in record["checks"]:
         value = "" if check["value"] is None else f": {short(check['value'])}"
         verdict = {True: "met", False: "not met", None: "not measured"}[check["met"]]
@@ -198,7 +206,7 @@ def cell(figures, second):
 
 def ratio_to(found, side):
     theirs, mine = found.value(side), found.value(found.ours)
-    return f"   {theirs / mine:.2f} ×" if side != found.ours and theirs and mine else ""
+    return f"   {short(theirs / mine)} ×" if side != found.ours and theirs and mine else ""
 
 
 def short(value):

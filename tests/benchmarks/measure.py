@@ -18,8 +18,7 @@ ROOT = HERE.parent.parent
 LIMIT = "limit"
 PACKAGES = ("filelock", "huey", "litequeue", "persist-queue", "rq", "celery", "redis", "packaging")
 OLD = "dbbasic-queue==1.0.0"
-
-
+WORST = ("lost", "doubled")  # one round that loses a job is enough
 VERSIONS = """import json, sys
 from importlib.metadata import distributions
 found = {one.metadata["Name"]: one.version for one in distributions()}
@@ -31,7 +30,6 @@ class Found:
     """What one row has found: figures[side][size] is a dict of medians over the rounds."""
 
     def __init__(self, row, sizes):
-        self.row = row
         self.sizes = sizes
         self.ours = row.sides[0]
         self.figures = {}
@@ -72,6 +70,7 @@ class Bench:
         ours = self.package / "dbbasic_queue"
         shutil.copytree(ROOT / "dbbasic_queue", ours, ignore=shutil.ignore_patterns("__pycache__"))
         subprocess.run([self.python, "-m", "compileall", "-q", ours], check=True)
+        self.failed = {}  # peers that broke down, and where
         self.versions = self._versions()
         self.left_out = self._left_out()
 
@@ -177,10 +176,9 @@ class Bench:
         if os.path.exists("/proc/self/status"):
             script.write_text(code + ask)
             before()
-            told = subprocess.run(
-                [python, str(script)], env=env, cwd=folder, stdout=subprocess.PIPE
-            )
-            found["peak"] = int(told.stdout.split()[1]) / 1e3
+            program = [python, str(script)]
+            told = subprocess.check_output(program, env=env, cwd=folder, text=True)
+            found["peak"] = int(told.split()[1]) / 1e3
         return found
 
     def tick(self, side, folder, calls):
@@ -210,30 +208,44 @@ class Bench:
             if row.limit:
                 jobs[LIMIT] = size
             for side, runs in self._rounds(row, jobs, rounds).items():
-                medians = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-                medians |= {"rows": jobs[side]} if jobs[side] != size else {}
-                found.figures.setdefault(side, {})[size] = medians
+                figures = {name: middle(name, [run[name] for run in runs]) for name in runs[0]}
+                figures |= {"rows": jobs[side]} if jobs[side] != size else {}
+                found.figures.setdefault(side, {})[size] = figures
         return found
 
     def _rounds(self, row, jobs, rounds):
-        """A B C A B C …, each run a process of its own."""
+        """A B C A B C …, each run a process of its own.  A peer that breaks down is left out."""
         runs = {side: [] for side in jobs}
         queues = {}
         for _ in range(rounds):
-            for side, count in jobs.items():
-                name, arguments = row.limit[1:] if side == LIMIT else row.work
-                if side not in queues or row.fresh:
-                    seed = row.seed(count) if row.seed and side != LIMIT else None
-                    queues[side] = self.new_queue(side, seed)
-                if hasattr(self, name):
-                    runs[side].append(getattr(self, name)(side, queues[side], **arguments(count)))
-                else:
-                    runs[side].append(self.child(name, side, queues[side], arguments(count)))
-                if row.fresh:
-                    shutil.rmtree(queues.pop(side))
+            for side in list(runs):
+                try:
+                    runs[side].append(self._once(row, side, jobs[side], queues))
+                except (RuntimeError, subprocess.CalledProcessError) as problem:
+                    if side.startswith("ours") or side == LIMIT:
+                        raise
+                    self.failed[f"{side}: {row.id}, {jobs[side]} rows"] = str(problem)
+                    del runs[side]
         for folder in queues.values():
             shutil.rmtree(folder)
         return runs
+
+    def _once(self, row, side, count, queues):
+        name, arguments = row.limit[1:] if side == LIMIT else row.work
+        if side not in queues or row.fresh:
+            seed = row.seed(count) if row.seed and side != LIMIT else None
+            queues[side] = self.new_queue(side, seed)
+        try:
+            if hasattr(self, name):
+                return getattr(self, name)(side, queues[side], **arguments(count))
+            return self.child(name, side, queues[side], arguments(count))
+        finally:
+            if row.fresh:
+                shutil.rmtree(queues.pop(side))
+
+
+def middle(name, values):
+    return max(values) if name in WORST else statistics.median(values)
 
 
 def clipped(row, side, size, sizes):

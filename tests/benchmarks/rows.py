@@ -12,8 +12,8 @@ SYNCED = ("sqlite FULL", "huey", "persist-queue")
 
 
 class Check(NamedTuple):
-    """A goal.  `ask(found)` gives a number, None when it was not measured; it is met when `good`
-    says so of that number.  Times alone are context: they do not decide."""
+    """A goal.  `ask(found)` gives a number, None when it was not measured; `good` of that number
+    says whether it is met.  Times alone are context: they do not decide."""
 
     text: str
     ask: Callable
@@ -21,7 +21,7 @@ class Check(NamedTuple):
     decides: bool = True
 
 
-def faster(times, than, row=None):
+def faster(times, than):
     """At least so many times as quick as a peer."""
 
     def ask(found):
@@ -31,14 +31,14 @@ def faster(times, than, row=None):
     return Check(f"{times:.3g} × as quick as {than}", ask, lambda ratio: ratio >= times)
 
 
-def within(times, of, side=None, decides=True):
+def within(times, of):
     """At most so many times what another side takes."""
 
     def ask(found):
-        theirs, mine = found.value(of), found.value(side or found.ours)
+        theirs, mine = found.value(of), found.value(found.ours)
         return mine / theirs if theirs and mine else None
 
-    return Check(f"at most {times:g} × {of}", ask, lambda ratio: ratio <= times, decides)
+    return Check(f"at most {times:g} × {of}", ask, lambda ratio: ratio <= times)
 
 
 def at_most(most, what, metric="value", side=None, decides=True):
