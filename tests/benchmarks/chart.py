@@ -54,21 +54,19 @@ def _dots(rows, height):
         y = top + 12 + 30 * number
         parts.append(_text(left - 15, y + 4, one["workload"], anchor="end"))
         parts.append(f'<path d="M{left} {y}H{right}" stroke="#eaeef2"/>')
-        seen = set()
+        shapes, seen = [], set()
         for side, value in _engines(one):
             engine, title = side.split()[0], f"{side}: {value:.3g} {one['unit']}"
             place = x(value * SHOWN[one["unit"]]), y, COLOURS[engine], title
-            if engine == "limit":
-                parts.append(_bar(*place))
-            else:
-                parts.append(_dot(*place, ring=engine in seen))
+            shapes.append(_bar(*place) if engine == "limit" else _dot(*place, engine in seen))
             seen.add(engine)
+        parts += reversed(shapes)  # ours on top
     return parts
 
 
 def _engines(one):
-    """The limit, ours, the peers: (side, value), those that were measured."""
-    found = {"limit": one["limit"], "ours": one["ours"], **one["peers"]}
+    """Ours, the peers, the limit: (side, value), those that were measured."""
+    found = {"ours": one["ours"], **one["peers"], "limit": one["limit"]}
     return [(side, value) for side, value in found.items() if value]
 
 
