@@ -1,6 +1,8 @@
 """The disk is full or fails, the file is somebody else's or changed by hand: it stays whole."""
 
+import contextlib
 import errno
+import logging
 import os
 import pwd
 import resource
@@ -905,6 +907,32 @@ def test_p32_a_touched_file_is_an_empty_queue():
     queue().process_jobs({"note": note})
     assert FILE.read_bytes() == b""
     assert len(reader.read(FILE) if queue().enqueue("note") else []) == 1
+
+
+# --- descriptors that a handler has closed
+
+
+@pytest.mark.parametrize("closed", [(2, 3), (0, 4096)], ids=["stderr", "all"])
+def test_what_is_printed_after_a_handler_has_closed_descriptors_reaches_no_file(closed, children):
+    def work(say):
+        def close_them(payload):
+            os.closerange(*closed)
+            queue().enqueue("nobody")  # to warn of, while the lock is held
+
+        def print_something(payload):
+            for fd in range(3):
+                with contextlib.suppress(OSError):
+                    os.write(fd, b"printed")
+
+        logging.basicConfig(stream=os.fdopen(2, "w", closefd=False), force=True)
+        queue().process_jobs({"close": close_them, "print": print_something})
+
+    queue().enqueue_many([("close", 1), *[("print", number) for number in range(5)]])
+    child = children.start(work)
+    assert child.wait() == 0, child.hear_all()
+
+    assert [row["status"] for row in reader.read(FILE)] == [*["completed"] * 6, "pending"]
+    assert FILE.with_name("queue.tsv.lock").read_bytes() == b""
 
 
 # --- P34: who may read it
