@@ -230,8 +230,10 @@ class Lock:
             try:
                 return open_regular(name, mode)
             except FileNotFoundError:
-                if self.fd >= 0:
-                    read_header(self.fd, self.path)  # beside a file of others we leave nothing
+                if self.fd >= 0:  # beside a file of others we leave nothing
+                    if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+                        raise ForeignFile(f"{self.path}: is not a regular file") from None
+                    read_header(self.fd, self.path)
                 try:
                     return make(name, os.O_RDWR, self.real)
                 except OSError as error:

@@ -703,6 +703,35 @@ def test_p23_users_who_share_a_file_by_its_group_both_edit_it(open_folder):
 
 
 @needs_root
+def test_p34_the_folders_beside_a_shared_queue_are_its_groups_whatever_group_their_maker_has(
+    open_folder, children
+):
+    path, group, nobody = open_folder / "data" / "queue.tsv", 4711, 65534
+    ids = [Queue(path).enqueue("note") for _ in range(2)]
+    for entry in (path.parent, path, path.with_name("queue.tsv.lock")):
+        os.chown(entry, 0, group)
+        entry.chmod(0o770 if entry.is_dir() else 0o660)
+
+    def work(say):
+        os.setgroups([group])
+        os.setgid(nobody)
+        os.setuid(nobody)
+        Queue(path).process_jobs({"note": look}, max_jobs=1)
+        Queue(path).archive(0)
+
+    def look(payload):
+        return [folder.stat().st_mode for folder in (side, side / "workers")]
+
+    side = path.with_name("queue.tsv.d")
+    child = children.start(work)
+    assert child.wait() == 0, child.hear_all()
+
+    assert Queue(path).get(ids[0]).result == [stat.S_IFDIR | 0o770] * 2
+    for folder in (side, side / "archive"):
+        assert (folder.stat().st_gid, stat.S_IMODE(folder.stat().st_mode)) == (group, 0o770)
+
+
+@needs_root
 def test_p23_a_sticky_folder_gives_a_clear_error_and_leaves_nothing(open_folder):
     path = open_folder / "data" / "queue.tsv"
     id = Queue(path).enqueue("note")
