@@ -8,12 +8,13 @@ import re
 import time
 
 from .after import WAITING, parse
+from .beside import make, open_regular, unlink
 from .disk import QueueFile
 from .edit import Edit
 from .errors import BadArgument, NotStored, in_seconds
 from .files import (
     blocks,
-    is_there,
+    dress,
     last_line,
     read_header,
     sync,
@@ -22,7 +23,6 @@ from .files import (
 )
 from .job import Job
 from .journal import all_lines, overlay, worker_of
-from .lock import make
 from .lookup import month_of
 from .new import copy_target
 from .tsv import HEADER, STATUSES, Header, rehead
@@ -125,7 +125,7 @@ def _add_to(file: QueueFile, month: str, jobs: list[Job]) -> None:
         folder = file.make_side("archive")
         for name in os.listdir(folder):
             if name.endswith(".tmp"):  # of a call that was killed
-                os.unlink(os.path.join(folder, name))
+                unlink(os.path.join(folder, name))
         header = _widen(file, path, {name for job in jobs for name in job.columns_in_use()})
         fd = make(path, os.O_RDWR | os.O_APPEND, file.real)
         try:
@@ -141,16 +141,13 @@ def _add_to(file: QueueFile, month: str, jobs: list[Job]) -> None:
 def _widen(file: QueueFile, path: str, columns: "set[str]") -> Header:
     """See to it that an archive has these columns, by a neighbour and a rename."""
     old, lines = None, b""
-    if is_there(path):
-        with open(path, "rb") as before:
+    try:
+        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as before:
             old = read_header(before.fileno(), path)
             lines = before.read().partition(b"\n")[2]
-    try:
-        os.unlink(
-            path + ".tmp"
-        )  # of one who died; after a power cut perhaps a second name of `path`
     except FileNotFoundError:
         pass
+    unlink(path + ".tmp")  # of one who died; after a power cut perhaps a second name of `path`
     header = (old or HEADER).with_columns(columns)
     if old is not header:
         rows = [rehead(line, old or header, header) for line in lines.split(b"\n")]
@@ -194,7 +191,7 @@ def backup(edit: Edit, file: QueueFile, path: str) -> None:
                 seen, ended = overlay(job, lines.get(worker, ()), k)
                 if ended:
                     e.put(job, seen)
-            _copy(e, path, os.fstat(file.fd).st_mode & 0o777)
+            _copy(e, path, os.fstat(file.fd))
         except OSError as error:
             raise NotStored(f"{path}: no backup was made: {error.strerror}") from error
         try:
@@ -205,16 +202,17 @@ def backup(edit: Edit, file: QueueFile, path: str) -> None:
         e.give_up()
 
 
-def _copy(e: Edit, path: str, mode: int) -> None:
+def _copy(e: Edit, path: str, like: os.stat_result) -> None:
     """Put a backup in its place by rename; what a killed one has left is removed."""
     folder, name = os.path.split(path)
     for old in os.listdir(folder):
         if re.fullmatch(re.escape(name) + r"\.[0-9a-f]{8}\.tmp", old):
-            os.unlink(os.path.join(folder, old))
+            unlink(os.path.join(folder, old))
     temporary = f"{path}.{os.urandom(4).hex()}.tmp"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         try:
+            dress(fd, like)
             e.copy_to(fd)
             os.fsync(fd)
         finally:

@@ -7,10 +7,10 @@ is sent: a pid means nothing in another container, and may be somebody else's by
 import os
 import time
 
+from .beside import make
 from .errors import QueueError, in_seconds
 from .files import write_all
 from .journal import worker_of
-from .lock import make
 from .queue import Queue
 from .stop import ALL, ONE
 

@@ -7,6 +7,7 @@ file or the new one.
 
 import os
 
+from .beside import dress_folder, is_folder, make, no_stream, unlink
 from .errors import NotStored, QueueBusy, QueueError
 from .files import (
     BLOCK,
@@ -15,8 +16,6 @@ from .files import (
     copy_attributes,
     copy_range,
     dress,
-    dress_folder,
-    is_folder,
     is_there,
     last_line,
     read_header,
@@ -28,7 +27,7 @@ from .files import (
     unlink_if_there,
     write_all,
 )  # fmt: skip
-from .lock import Lock, make, try_lock
+from .lock import Lock, try_lock
 from .tsv import HEADER, Header
 
 TYPE_CHECKING = False
@@ -189,17 +188,19 @@ class QueueFile:
         except OSError as error:
             raise NotStored(f"{self.path}: perhaps stored: {error.strerror}, twice") from error
 
-    def settle_rename(self) -> None:
+    def settle_rename(self) -> bool:
         """Sync the folder for one who died before he did: after a rename, which `unsettled` tells,
-        or after the first use, which a second link tells.
+        or after the first use, which a second link tells.  Whether there was such a rename.
         """
         folder, unsettled = os.path.dirname(self.real), os.path.join(self.side, "unsettled")
-        if is_there(unsettled):
+        renamed = is_there(unsettled) and is_folder(self.side)
+        if renamed:
             sync_folder(folder)
             unlink_if_there(unsettled)
         if self._lock.seen.st_nlink > 1:
             sync_path(folder)
             self._sweep(folder)
+        return renamed
 
     # --- all of it
 
@@ -220,9 +221,8 @@ class QueueFile:
         temporary, fd, renamed = self._temporary(self.real), -1, False
         try:
             self._sweep(folder)
-            fd = os.open(
-                temporary, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
-            )
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            fd = no_stream(os.open(temporary, flags, 0o600))
             copy_attributes(self.fd, fd)
             self._keep_owner(fd, seen)
             self.write(pieces, fd)
@@ -300,7 +300,7 @@ class QueueFile:
             pid, _, chance = name[len(start) : -4].partition("-")
             ours = name.startswith(start) and name.endswith(".tmp")
             if ours and pid.isdigit() and len(chance) == 8:
-                os.unlink(os.path.join(folder, name))
+                unlink(os.path.join(folder, name))
 
     # --- beside it
 

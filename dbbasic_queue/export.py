@@ -6,6 +6,7 @@ a ' before them here.  The queue file is not changed.
 
 import os
 
+from .beside import open_queue, open_regular
 from .files import read_header
 from .job import Job
 from .journal import all_lines, overlay, worker_of
@@ -32,7 +33,7 @@ def read(
     """
     queue = queue_file or default_queue()
     lines = all_lines(queue.file.side)  # before the file: what is folded meanwhile stands there
-    fd = os.open(queue.path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = open_queue(queue.path)
     try:
         header = read_header(fd, queue.path) or HEADER
         # after it: what is archived meanwhile is in both then, and counts as the queue's
@@ -92,12 +93,12 @@ def _months(queue: Queue) -> list[str]:
 
 
 def _header_of(path: str) -> Header:
-    with open(path, "rb", buffering=0) as file:
+    with os.fdopen(open_regular(path, os.O_RDONLY), "rb", 0) as file:
         return read_header(file.fileno(), path) or HEADER
 
 
 def _archived(path: str) -> "Iterator[Job]":
-    with open(path, "rb", buffering=0) as file:
+    with os.fdopen(open_regular(path, os.O_RDONLY), "rb", 0) as file:
         header = read_header(file.fileno(), path) or HEADER
         for line in forwards(file.fileno(), len(header.line) + 1):
             cells = row(line, header)

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import stat
 import sys
 
 from .errors import QueueError
@@ -130,27 +129,24 @@ def copy_range(source: int, target: int, start: int, stop: int) -> None:
 
 def dress(fd: int, like: os.stat_result) -> bool:
     """Give a new file mode, owner and group of another, never wider; True when all took."""
-    mine = os.fstat(fd)
-    if (mine.st_uid, mine.st_gid) != (like.st_uid, like.st_gid):
-        for owner in (like.st_uid, -1):
-            try:
-                os.fchown(fd, owner, like.st_gid)
-                break
-            except PermissionError:
-                continue
-        mine = os.fstat(fd)
+    mine = give(fd, like)
     mode = like.st_mode & 0o7777
     os.fchmod(fd, mode if mine.st_gid == like.st_gid else mode & ~0o070)
     return (mine.st_uid, mine.st_gid) == (like.st_uid, like.st_gid)
 
 
-def dress_folder(path: str, like: os.stat_result) -> None:
-    """Make a new folder as open as the file that it belongs to."""
-    if os.geteuid() == 0:
-        os.chown(path, like.st_uid, like.st_gid)
-    mine = os.stat(path)
-    mode = (like if mine.st_gid == like.st_gid else mine).st_mode & 0o666
-    os.chmod(path, 0o700 | mode | (mode & 0o444) >> 2)
+def give(fd: int, like: os.stat_result) -> os.stat_result:
+    """Give a new file owner and group of another, as far as we may; return what it is then."""
+    mine = os.fstat(fd)
+    if (mine.st_uid, mine.st_gid) == (like.st_uid, like.st_gid):
+        return mine
+    for owner in (like.st_uid, -1):
+        try:
+            os.fchown(fd, owner, like.st_gid)
+            break
+        except PermissionError:
+            continue
+    return os.fstat(fd)
 
 
 def resolve(path: str) -> str:
@@ -179,17 +175,6 @@ def make_folder(path: str) -> None:
             os.makedirs(path, exist_ok=True)
         except OSError as error:
             raise QueueError(f"{path}: cannot be made: {error.strerror}") from error
-
-
-def is_folder(path: str) -> bool:
-    """Whether a folder is there; QueueError when a link or a file stands in its place."""
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return False
-    if not stat.S_ISDIR(mode):
-        raise QueueError(f"{path}: is no folder; what stands there was not touched")
-    return True
 
 
 def reason(error: OSError) -> str:

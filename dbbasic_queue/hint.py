@@ -7,6 +7,8 @@ at which any of its rows may be due.  It is derived: deleting it costs one look 
 import os
 import time
 
+from .beside import is_folder, make, unlink
+from .errors import QueueError
 from .files import stamp_of
 
 TYPE_CHECKING = False
@@ -62,7 +64,7 @@ class Hint:
 def read(side: str) -> Hint | None:
     """Return the hint beside a queue, None when there is none or it cannot be read."""
     try:
-        fd = os.open(side + "/hint", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(side + "/hint", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     try:
@@ -177,7 +179,7 @@ def write(file: "QueueFile", hint: Hint) -> None:
     """Store the hint by rename, unsynced, when the folder lets us; nothing depends on it."""
     try:
         path = os.path.join(file.make_side(), "hint")
-        _unlink(path + ".tmp")  # after a power cut perhaps a second name of the hint
+        unlink(path + ".tmp")  # after a power cut perhaps a second name of the hint
         file.note(path + ".tmp", hint.line())
         os.rename(path + ".tmp", path)
     except OSError:
@@ -187,16 +189,9 @@ def write(file: "QueueFile", hint: Hint) -> None:
 def forget(file: "QueueFile") -> None:
     for name in ("hint", "hint.tmp"):
         try:
-            _unlink(os.path.join(file.side, name))
+            unlink(os.path.join(file.side, name))
         except OSError:
             continue
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
 
 
 # --- the strip of minutes
@@ -205,20 +200,14 @@ def _unlink(path: str) -> None:
 def note_tick(real: str, jobs: int) -> None:
     """Write this minute's line of `tick`: 32 bytes, the Unix time and how many jobs were run."""
     try:
-        _note_tick(real + ".d/tick", real, int(time.time()), jobs)
-    except (OSError, ValueError):
+        if is_folder(real + ".d"):
+            _note_tick(real, int(time.time()), jobs)
+    except (OSError, ValueError, QueueError):
         return  # nothing depends on it
 
 
-def _note_tick(path: str, real: str, now: int, jobs: int) -> None:
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        if not os.path.isdir(os.path.dirname(path)):
-            return
-        from .lock import make
-
-        fd = make(path, os.O_RDWR, real)
+def _note_tick(real: str, now: int, jobs: int) -> None:
+    fd = make(real + ".d/tick", os.O_RDWR, real)
     try:
         at = now // 60 % 1440 * 32
         before = os.pread(fd, 32, at).split()

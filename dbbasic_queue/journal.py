@@ -15,10 +15,11 @@ import time
 from zlib import crc32
 
 from .after import LABEL
+from .beside import NoFile, make, open_regular, unlink
 from .errors import QueueError
 from .files import close_own, identity, read_all, sync, sync_folder, write_all
 from .job import Job
-from .lock import make, try_lock
+from .lock import try_lock
 from .tsv import escape
 
 TYPE_CHECKING = False
@@ -225,16 +226,17 @@ class WorkerFile:
             return
         first, *lines = os.pread(self._fd, self._end, 0).split(b"\n")[:-1]
         kept = [line for line in lines if line.split(b"\t", 3)[2] in ids]
-        new, old = self.path[:-3] + "new", self._fd
-        fd = make(new, os.O_RDWR | os.O_TRUNC, self._file.real)
+        new, old, fd = self.path[:-3] + "new", self._fd, -1
         try:
+            fd = make(new, os.O_RDWR | os.O_TRUNC, self._file.real)
             try_lock(fd)
             write_all(fd, b"\n".join([first, *kept, b""]))
             sync(fd)
             os.rename(new, self.path)
         except OSError:  # no room for a shorter one: the long one serves
-            os.close(fd)
-            os.unlink(new)
+            if fd >= 0:
+                os.close(fd)
+                os.unlink(new)
             return
         self._fd, self._end, self._room = fd, os.fstat(fd).st_size, 0
         close_own(old, self._own)
@@ -244,11 +246,7 @@ class WorkerFile:
     def remove(self) -> None:
         """Unlink the file, under the queue's lock, when all its outcomes are folded."""
         if self._fd >= 0:
-            for name in (self.path, *beside(self.path)):
-                try:
-                    os.unlink(name)
-                except FileNotFoundError:
-                    continue
+            unlink_with_beside(self.path)
             self.close()
 
     def leave_reason(self, text: str) -> None:
@@ -287,9 +285,10 @@ class WorkerFile:
 LEFT_BESIDE = ("why", "kill", "stop", "new")
 
 
-def beside(path: str) -> list[str]:
-    """Return the names of the small files that may lie beside a worker's file."""
-    return [path[:-3] + ending for ending in LEFT_BESIDE]
+def unlink_with_beside(path: str) -> None:
+    """Remove a worker's file, and the small ones that may lie beside it."""
+    for ending in ("tsv", *LEFT_BESIDE):
+        unlink(path[:-3] + ending)
 
 
 # --- reading others' files
@@ -298,8 +297,8 @@ def beside(path: str) -> list[str]:
 def read(path: str) -> list[Line]:
     """Return the lines of a worker's file, [] when there is none."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+        fd = open_regular(path, os.O_RDONLY)
+    except (FileNotFoundError, NoFile):
         return []
     try:
         return parse(read_all(fd))[0]
@@ -310,15 +309,9 @@ def read(path: str) -> list[Line]:
 def worker_of(job: Job) -> tuple[str, int]:
     """Return the worker and the claim that a row names, ("", 0) when it names none."""
     id, _, k = job.cell("worker").rpartition(".")
-    if (
-        not id
-        or id.startswith(".")
-        or not LABEL.issuperset(id)
-        or not k.isdecimal()
-        or not k.isascii()
-    ):
+    if not id or id.startswith(".") or not LABEL.issuperset(id):
         return "", 0
-    return id, int(k)
+    return (id, int(k)) if k.isdecimal() and k.isascii() and len(k) < 20 else ("", 0)
 
 
 def overlay(job: Job, lines: "Iterable[Line]", k: int) -> tuple[Job, bool]:

@@ -6,15 +6,23 @@ when a process dies.  Whoever waited looks the path up again, since the file may
 meanwhile.
 """
 
-import errno
 import os
 import stat
 import threading
 import time
 import weakref
 
+from .beside import make, no_stream, open_regular
 from .errors import ForeignFile, QueueBusy, QueueError
-from .files import DENIED, close_own, dress, identity, make_folder, refuse_network_mount, resolve
+from .files import (
+    DENIED,
+    close_own,
+    identity,
+    make_folder,
+    read_header,
+    refuse_network_mount,
+    resolve,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -174,7 +182,7 @@ class Lock:
 
     def _open(self) -> int:
         try:
-            return os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+            return no_stream(os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC))
         except FileNotFoundError:
             return -1
         except OSError as error:
@@ -217,11 +225,15 @@ class Lock:
             self._neighbour = -1
 
     def _open_neighbour(self) -> int:
-        name, flags = self.real + ".lock", os.O_CLOEXEC | os.O_NOFOLLOW
+        name = self.real + ".lock"
         for mode in (os.O_RDWR, os.O_RDONLY):
             try:
-                return os.open(name, mode | flags)
+                return open_regular(name, mode)
             except FileNotFoundError:
+                if self.fd >= 0:  # beside a file of others we leave nothing
+                    if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+                        raise ForeignFile(f"{self.path}: is not a regular file") from None
+                    read_header(self.fd, self.path)
                 try:
                     return make(name, os.O_RDWR, self.real)
                 except OSError as error:
@@ -294,43 +306,6 @@ def _inode(path: str) -> int:
         return os.stat(path, follow_symlinks=False).st_ino
     except FileNotFoundError:
         return -1
-
-
-def make(name: str, flags: int, like: str) -> int:
-    """Open `name` for writing; a new file is as open as the file `like`, never wider.
-
-    A link is never followed: OSError (ELOOP).
-    """
-    flags |= os.O_CLOEXEC | os.O_NOFOLLOW
-    for _ in range(100):
-        try:
-            fd = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o600)
-            break
-        except FileExistsError:
-            try:
-                return os.open(name, flags)
-            except FileNotFoundError:
-                continue
-    else:
-        raise FileNotFoundError(errno.ENOENT, "appears and goes all the time", name)
-    try:
-        _dress_like(fd, like)
-        return fd
-    except BaseException:
-        os.close(fd)
-        os.unlink(name)
-        raise
-
-
-def _dress_like(fd: int, like: str) -> None:
-    try:
-        st = os.stat(like)
-    except FileNotFoundError:
-        umask = os.umask(0o077)
-        os.umask(umask)
-        os.fchmod(fd, 0o660 & ~umask)
-    else:
-        dress(fd, st)
 
 
 def _holder(fd: int) -> str:

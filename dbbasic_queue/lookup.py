@@ -9,6 +9,7 @@ import os
 import time
 
 from .after import is_id
+from .beside import NoFile, open_queue, open_regular
 from .errors import QueueError
 from .files import BLOCK, blocks, is_there, read_at, read_header
 from .job import Job
@@ -110,9 +111,12 @@ def archived(file: "QueueFile", id: str) -> Job | None:
     if not is_id(id):
         return None
     path = os.path.join(file.side, "archive", month_of(id) + ".tsv")
-    fd = _open(path)
-    if fd is None:
+    try:
+        fd = open_regular(path, os.O_RDONLY)
+    except (FileNotFoundError, NoFile):
         return None
+    except OSError as error:
+        raise QueueError(f"{path}: cannot be read: {error.strerror}") from error
     try:
         header = read_header(fd, path)
         last = None
@@ -180,7 +184,7 @@ def _read(file: "QueueFile", id: str) -> Job | None:
 
 def _open(path: str) -> int | None:
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return open_queue(path)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -184,6 +184,8 @@ def _is_seconds(text: str) -> bool:
 
 def copy_target(path: str, own: str) -> str:
     """Return the file that a copy of the queue `own` is to replace; BadArgument for others."""
+    if os.path.islink(path) and os.lstat(path).st_uid not in (0, os.geteuid()):
+        raise BadArgument(f"{path}: is a link of another user; name the file itself")
     target = os.path.realpath(path)
     there = os.path.exists(target)
     same = there and os.path.exists(own) and os.path.samefile(target, own)

@@ -7,9 +7,10 @@ A worker is dead when the kernel has freed the lock on its file; nothing is gues
 import os
 import time
 
+from .beside import NoFile, open_regular, unlink
 from .files import close_quietly, read_all
 from .job import Job
-from .journal import LEFT_BESIDE, all_lines, beside, parse, worker_of
+from .journal import LEFT_BESIDE, all_lines, parse, unlink_with_beside, worker_of
 from .lock import try_lock
 from .log import warn
 from .tsv import escape, unescape
@@ -58,17 +59,13 @@ class Dead:
         if damaged:
             kept = os.path.join(os.path.dirname(self.path), "..", f"damaged-{self.id}.tsv")
             warn("%s: has damaged lines before good ones; kept as %s", self.path, kept)
-            if not os.path.exists(kept):
+            if not os.path.lexists(kept):
                 os.link(self.path, kept)
         return True
 
     def bury(self) -> None:
         """Remove the file, once what it said is in the queue and on the disk."""
-        for name in (self.path, *beside(self.path)):
-            try:
-                os.unlink(name)
-            except FileNotFoundError:
-                continue
+        unlink_with_beside(self.path)
         self.close()
 
     def close(self) -> None:
@@ -80,7 +77,7 @@ class Dead:
 def small_file(path: str) -> bytes:
     """Return a file that may be missing; the last whole lines of one that is not small."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = open_regular(path, os.O_RDONLY)
     except OSError:
         return b""
     try:
@@ -120,8 +117,8 @@ def find_dead(file: "QueueFile", mine: str = "") -> "tuple[list[Dead], set[str]]
             continue
         path = os.path.join(folder, name)
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
+            fd = open_regular(path, os.O_RDWR)
+        except (FileNotFoundError, NoFile):
             continue
         except OSError:
             alive.add(id)  # not ours to judge
@@ -140,7 +137,7 @@ def find_dead(file: "QueueFile", mine: str = "") -> "tuple[list[Dead], set[str]]
         id, dot, ending = name.rpartition(".")
         if dot and ending in LEFT_BESIDE and id + ".tsv" not in names:
             try:
-                os.unlink(os.path.join(folder, name))  # of a worker that is long gone
+                unlink(os.path.join(folder, name))  # of a worker that is long gone
             except OSError:
                 continue
     return dead, alive

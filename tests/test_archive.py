@@ -344,6 +344,26 @@ def test_a_backup_lands_on_no_queue_and_no_folder(tmp_path, name):
     assert os.path.islink("link.tsv")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_p34_a_backup_by_root_has_the_queues_owner_and_mode_and_follows_no_link_of_others(
+    queue, tmp_path
+):
+    queue.enqueue("t")
+    os.chown(queue.path, 33, 33)
+    os.chmod(queue.path, 0o660)
+    (tmp_path / "victim").write_text("precious")
+    os.symlink("victim", "link.tsv")
+    os.lchown("link.tsv", 33, 33)
+
+    queue.backup("copy.tsv")
+    with pytest.raises(QueueError, match="is a link of another user"):
+        queue.backup("link.tsv")
+
+    st = os.stat("copy.tsv")
+    assert (st.st_uid, st.st_gid, st.st_mode & 0o777) == (33, 33, 0o660)
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
 @pytest.mark.parametrize("own", [".lock", ".d/hint", ".d/archive/2030-01.tsv"])
 def test_a_backup_never_replaces_a_file_of_the_queue_itself(queue, own):
     queue.enqueue("t")

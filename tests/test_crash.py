@@ -432,7 +432,7 @@ def test_p22_an_archive_that_cannot_be_looked_up_is_not_taken_for_a_new_one(tmp_
     before = reader.archived(folder.file)
     (month,) = reader.beside(folder.file, "archive").iterdir()
 
-    outcome = fails(folder, scenes.archive, "stat", month.name)
+    outcome = fails(folder, scenes.archive, "open", month.name)
 
     assert "NotStored" in outcome.raised
     assert reader.archived(folder.file) == before

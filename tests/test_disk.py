@@ -1,6 +1,8 @@
 """The disk is full or fails, the file is somebody else's or changed by hand: it stays whole."""
 
+import contextlib
 import errno
+import logging
 import os
 import pwd
 import resource
@@ -701,6 +703,35 @@ def test_p23_users_who_share_a_file_by_its_group_both_edit_it(open_folder):
 
 
 @needs_root
+def test_p34_the_folders_beside_a_shared_queue_are_its_groups_whatever_group_their_maker_has(
+    open_folder, children
+):
+    path, group, nobody = open_folder / "data" / "queue.tsv", 4711, 65534
+    ids = [Queue(path).enqueue("note") for _ in range(2)]
+    for entry in (path.parent, path, path.with_name("queue.tsv.lock")):
+        os.chown(entry, 0, group)
+        entry.chmod(0o770 if entry.is_dir() else 0o660)
+
+    def work(say):
+        os.setgroups([group])
+        os.setgid(nobody)
+        os.setuid(nobody)
+        Queue(path).process_jobs({"note": look}, max_jobs=1)
+        Queue(path).archive(0)
+
+    def look(payload):
+        return [folder.stat().st_mode for folder in (side, side / "workers")]
+
+    side = path.with_name("queue.tsv.d")
+    child = children.start(work)
+    assert child.wait() == 0, child.hear_all()
+
+    assert Queue(path).get(ids[0]).result == [stat.S_IFDIR | 0o770] * 2
+    for folder in (side, side / "archive"):
+        assert (folder.stat().st_gid, stat.S_IMODE(folder.stat().st_mode)) == (group, 0o770)
+
+
+@needs_root
 def test_p23_a_sticky_folder_gives_a_clear_error_and_leaves_nothing(open_folder):
     path = open_folder / "data" / "queue.tsv"
     id = Queue(path).enqueue("note")
@@ -905,6 +936,32 @@ def test_p32_a_touched_file_is_an_empty_queue():
     queue().process_jobs({"note": note})
     assert FILE.read_bytes() == b""
     assert len(reader.read(FILE) if queue().enqueue("note") else []) == 1
+
+
+# --- descriptors that a handler has closed
+
+
+@pytest.mark.parametrize("closed", [(2, 3), (0, 4096)], ids=["stderr", "all"])
+def test_what_is_printed_after_a_handler_has_closed_descriptors_reaches_no_file(closed, children):
+    def work(say):
+        def close_them(payload):
+            os.closerange(*closed)
+            queue().enqueue("nobody")  # to warn of, while the lock is held
+
+        def print_something(payload):
+            for fd in range(3):
+                with contextlib.suppress(OSError):
+                    os.write(fd, b"printed")
+
+        logging.basicConfig(stream=os.fdopen(2, "w", closefd=False), force=True)
+        queue().process_jobs({"close": close_them, "print": print_something})
+
+    queue().enqueue_many([("close", 1), *[("print", number) for number in range(5)]])
+    child = children.start(work)
+    assert child.wait() == 0, child.hear_all()
+
+    assert [row["status"] for row in reader.read(FILE)] == [*["completed"] * 6, "pending"]
+    assert FILE.with_name("queue.tsv.lock").read_bytes() == b""
 
 
 # --- P34: who may read it

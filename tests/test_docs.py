@@ -352,6 +352,10 @@ def test_it_names_every_option_that_it_uses_as_the_command_has_it():
     assert set(re.findall(r"(?<![\w-])--[a-z-]+", shown)) <= options
 
 
+def test_p37_it_says_that_payloads_are_plain_text():
+    assert re.search("payloads are plain text", README, re.IGNORECASE)
+
+
 def test_what_it_calls_refused_is_refused():
     refused = re.findall(r"`(\w+)=`", section("Not here (yet)"))
 

@@ -1,5 +1,6 @@
 """What people and programs do to the files at the worst moment: it hurts only itself."""
 
+import contextlib
 import os
 import shutil
 import sys
@@ -83,6 +84,91 @@ def test_p34_a_link_in_the_side_folder_is_never_followed(queue, tmp_path, name):
         assert name == "unsettled"
 
     assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["hint.tmp", "tick", "torn.tsv", "unsettled"])
+def test_p34_a_hard_link_in_the_side_folder_is_not_written_to(queue, tmp_path, name):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    queue.enqueue("t")
+    os.makedirs(queue.path + ".d")
+    os.link(victim, f"{queue.path}.d/{name}")
+    with open(queue.path, "ab") as file:
+        file.write(b"torn")
+
+    for call in (lambda: queue.process_jobs({"t": str}), lambda: queue.process_jobs({})):
+        with contextlib.suppress(QueueError):
+            call()
+
+    assert victim.read_text() == "precious"
+
+
+def test_p34_a_link_in_the_place_of_the_side_folder_is_not_followed(queue, tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "unsettled").write_text("precious")
+    queue.enqueue("t", run_at=4e9)
+    os.symlink(theirs, queue.path + ".d")
+
+    for call in (lambda: queue.process_jobs({}), lambda: queue.retry(), lambda: queue.enqueue("t")):
+        with contextlib.suppress(QueueError):
+            call()
+    Queue(queue.path, sync="off").enqueue("t")
+
+    assert [(path.name, path.read_text()) for path in theirs.iterdir()] == [
+        ("unsettled", "precious")
+    ]
+
+
+@pytest.mark.parametrize("name", ["hint", "torn.tsv", "unsettled", "workers/w-1-a.tsv", "tick"])
+@pytest.mark.parametrize("plant", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def test_p34_nobody_waits_for_a_pipe_or_falls_over_a_folder_beside_the_queue(queue, name, plant):
+    queue.enqueue("t")
+    os.makedirs(queue.path + ".d/workers")
+    plant(f"{queue.path}.d/{name}")
+    with open(queue.path, "ab") as file:
+        file.write(b"torn")
+
+    for call in (lambda: queue.process_jobs({"t": str}), queue.workers, lambda: [*queue.jobs()]):
+        with contextlib.suppress(QueueError):
+            call()
+    with contextlib.suppress(FileNotFoundError):
+        (os.rmdir if plant is os.mkdir else os.unlink)(f"{queue.path}.d/{name}")
+    queue.process_jobs({"t": str})
+
+    assert queue.counts() == {"completed": 1}
+
+
+def test_p34_a_queue_that_is_a_pipe_is_refused_at_once(queue):
+    os.makedirs(os.path.dirname(queue.path))
+    os.mkfifo(queue.path)
+
+    for call in (lambda: queue.get("0123456789abcdef"), lambda: queue.enqueue("t")):
+        with pytest.raises(QueueError, match="regular file"):
+            call()
+
+
+def test_p32_beside_a_file_of_others_nothing_is_left(tmp_path):
+    (tmp_path / "theirs.txt").write_text("precious\n")
+
+    with pytest.raises(QueueError, match="not a queue"):
+        Queue(tmp_path / "theirs.txt").enqueue("t")
+
+    assert os.listdir(tmp_path) == ["theirs.txt"]
+
+
+def test_p19_a_worker_with_a_number_of_many_digits_stops_no_tick(queue):
+    good = queue.enqueue("t")
+    with open(queue.path, "rb") as file:
+        cells = file.read().split(b"\n")[1].split(b"\t")
+    cells[0], cells[3], cells[13] = b"660d5fcf94d08615", b"processing", b"w-1-a." + b"9" * 5000
+    with open(queue.path, "ab") as file:
+        file.write(b"\t".join(cells) + b"\n")
+
+    queue.process_jobs({"t": str})
+
+    assert queue.get(good).status == "completed"
+    assert queue.get("660d5fcf94d08615").status == "completed"
 
 
 def test_p33_a_link_in_the_place_of_the_workers_folder_is_refused(queue, tmp_path):

@@ -8,6 +8,7 @@ had it: nobody else's change is undone, and nothing that runs is touched.
 import os
 
 from ..after import is_id
+from ..beside import open_queue
 from ..errors import QueueError
 from ..files import read_header
 from ..job import Job
@@ -50,7 +51,7 @@ def copy(
     """
     copied = Copied()
     try:
-        fd = os.open(queue.path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_queue(queue.path)
     except FileNotFoundError:
         raise
     except OSError as error:

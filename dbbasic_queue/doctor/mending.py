@@ -3,9 +3,10 @@
 import os
 
 from .. import hint
+from ..beside import make, unlink
+from ..errors import QueueError
 from ..files import blocks, sync, sync_folder, write_all
 from ..job import Job
-from ..lock import make
 from ..queue import Queue, default_queue
 from ..tsv import row
 from .lines import Lines, look_at_file, shortened, why_bad
@@ -29,8 +30,11 @@ def mend(queue_file: Queue | None = None) -> list[str]:
     list(look_at_file(queue, seen))
     if not seen.has_header:
         return []
-    removed = _remove_leftovers(queue)  # before an edit does it in silence
-    return [*_take_in_the_dead(queue), *_move_bad_lines(queue), *removed]
+    try:
+        removed = _remove_leftovers(queue)  # before an edit does it in silence
+        return [*_take_in_the_dead(queue), *_move_bad_lines(queue), *removed]
+    except OSError as error:
+        raise QueueError(f"{error.filename}: cannot be mended: {error.strerror}") from error
 
 
 def _take_in_the_dead(queue: Queue) -> list[str]:
@@ -98,12 +102,9 @@ def _remove_leftovers(queue: Queue) -> list[str]:
         return done
     try:
         for path in leftovers(queue):
-            os.unlink(path)
+            unlink(path)
             done.append(f"{path} removed, which a killed edit had left")
-        unsettled = os.path.join(queue.file.side, "unsettled")
-        if os.path.exists(unsettled):
-            sync_folder(os.path.dirname(queue.file.real))
-            os.unlink(unsettled)
+        if queue.file.settle_rename():
             done.append("the last rename is on the disk now")
     finally:
         queue.file.unlock()

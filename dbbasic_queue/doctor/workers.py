@@ -3,6 +3,7 @@
 import os
 import time
 
+from ..beside import open_regular
 from ..errors import QueueBusy, QueueError
 from ..files import read_all
 from ..job import Job
@@ -79,7 +80,7 @@ def _look_at_workers(queue: Queue, seen: Lines) -> "Iterator[Finding]":
 
 def _look_at_worker(path: str, id: str, seen: Lines) -> Finding:
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = open_regular(path, os.O_RDWR)
     except OSError as error:
         text = f"{path}: cannot be opened: {error.strerror}"
         return unknown("worker", text, "look as the user whom the worker runs as")
@@ -157,7 +158,7 @@ def look_at_leftovers(queue: Queue) -> "Iterator[Finding]":
     for name, what in (("torn", "cut off by crashes"), ("bad", "moved out by --mend")):
         path = f"{side}/{name}.tsv"
         try:
-            with open(path, "rb") as lines:
+            with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as lines:
                 count = sum(1 for _ in lines)
         except OSError:
             continue
