@@ -8,7 +8,7 @@ import re
 import time
 
 from .after import WAITING, parse
-from .beside import make, open_regular, unlink
+from .beside import make, note, open_regular, unlink
 from .disk import QueueFile
 from .edit import Edit
 from .errors import BadArgument, NotStored, in_seconds
@@ -151,7 +151,7 @@ def _widen(file: QueueFile, path: str, columns: "set[str]") -> Header:
     header = (old or HEADER).with_columns(columns)
     if old is not header:
         rows = [rehead(line, old or header, header) for line in lines.split(b"\n")]
-        file.note(path + ".tmp", b"\n".join([header.line, *rows]), durable=True)
+        note(path + ".tmp", b"\n".join([header.line, *rows]), file.real, durable=True)
         os.rename(path + ".tmp", path)
     return header
 

@@ -9,7 +9,7 @@ import os
 import stat
 
 from .errors import ForeignFile, QueueError
-from .files import dress, give
+from .files import dress, give, sync, write_all
 
 _NO_FILE = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR)
 
@@ -70,6 +70,21 @@ def make(name: str, flags: int, like: str) -> int:
     except BaseException:
         os.close(fd)
         os.unlink(name)
+        raise
+
+
+def note(path: str, data: bytes, like: str, *, durable: bool = False) -> None:
+    """Write a small file that is made once, without the lock: a request, a reason."""
+    fd = make(path, os.O_WRONLY | os.O_TRUNC, like)
+    try:
+        try:
+            write_all(fd, data)
+            if durable:
+                sync(fd)
+        finally:
+            os.close(fd)
+    except OSError:
+        os.unlink(path)
         raise
 
 

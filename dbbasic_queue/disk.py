@@ -6,6 +6,7 @@ file or the new one.
 """
 
 import os
+import time
 
 from .beside import dress_folder, is_folder, make, no_stream, unlink
 from .errors import NotStored, QueueBusy, QueueError
@@ -50,6 +51,8 @@ class QueueFile:
         self._lock = Lock(path)
         self.path = path
         self.header = HEADER
+        self._left = 0, 0, 0, 0  # the file as our last append left it: device, inode, size, time
+        self._last = b""  # and its last line
         self._warned = False
 
     @property
@@ -83,8 +86,8 @@ class QueueFile:
             self._lock.release()
             raise
 
-    def unlock(self) -> None:
-        self._lock.release()
+    def unlock(self, *, lent: bool = True) -> None:
+        self._lock.release(lent=lent)
 
     # --- the beginning
 
@@ -118,7 +121,7 @@ class QueueFile:
     def _header(self) -> Header:
         """Return the header; an empty file, or one whose header is torn, gets a new one."""
         line = self.header.line + b"\n"
-        if os.pread(self.fd, len(line), 0) == line:
+        if self._is_as_left() or os.pread(self.fd, len(line), 0) == line:
             return self.header
         found = read_header(self.fd, self.path)
         if found is None:
@@ -142,6 +145,8 @@ class QueueFile:
         other tail was acknowledged to nobody.
         """
         seen = self._lock.seen
+        if self._is_as_left():
+            return seen, self._last
         size = seen.st_size
         line = last_line(self.fd, size)
         if line.endswith(b"\n"):
@@ -167,14 +172,23 @@ class QueueFile:
             ) from error
         return self.end()
 
+    def _is_as_left(self) -> bool:
+        """Whether nobody has written since our last append; then no header and no end is read."""
+        seen = self._lock.seen
+        same = self._left[:3] == (seen.st_dev, seen.st_ino, seen.st_size)
+        return same and seen.st_mtime_ns <= self._left[3]
+
     def append(self, rows: bytes, *, durable: bool) -> None:
         """Add whole lines.  When this raises, the file is as it was before."""
-        size = self._lock.seen.st_size
+        seen = self._lock.seen
+        size = seen.st_size
         try:
             write_all(self.fd, rows)
             if durable:
                 self.settle_rename()
                 sync(self.fd)
+            self._left = seen.st_dev, seen.st_ino, size + len(rows), time.time_ns()
+            self._last = rows[rows.rfind(b"\n", 0, -1) + 1 :]
         except BaseException as error:
             self._cut_back(size)
             if isinstance(error, OSError):
@@ -324,20 +338,6 @@ class QueueFile:
         """Return the names in the folder of the workers, [] when there is none."""
         path = os.path.join(self.side, "workers")
         return os.listdir(path) if is_folder(self.side) and is_folder(path) else []
-
-    def note(self, path: str, data: bytes, *, durable: bool = False) -> None:
-        """Write a small file that is made once, without the lock: a request, a reason."""
-        fd = make(path, os.O_WRONLY | os.O_TRUNC, self.real)
-        try:
-            try:
-                write_all(fd, data)
-                if durable:
-                    sync(fd)
-            finally:
-                os.close(fd)
-        except OSError:
-            os.unlink(path)
-            raise
 
 
 def unhurried(body: "Callable[[], list[Job]]") -> "list[Job]":

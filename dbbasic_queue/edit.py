@@ -10,10 +10,11 @@ from bisect import bisect_left
 from itertools import accumulate
 
 from . import after, hint
+from .add import last_id
 from .disk import QueueFile
 from .errors import BadArgument, DuplicateId, QueueError, UnknownJob
 from .files import blocks, read_at
-from .job import Job, encode, is_ahead, new_ids, was_made_here
+from .job import Job, encode, new_ids, was_made_here
 from .lookup import archived, find_row, lines_with
 from .tsv import FINISHED, HEADER, Header, check_column, rehead, row
 
@@ -76,8 +77,7 @@ class Edit:
         self.seen, last = self._file.end()
         self.size = self.seen.st_size
         self.start = len(self.header.line) + 1
-        id = last.split(b"\t", 1)[0].decode(errors="replace") if self.size > self.start else ""
-        self.last_id = id if after.is_id(id) and not is_ahead(id) else ""
+        self.last_id = last_id(last) if self.size > self.start else ""
 
     def __exit__(
         self,

@@ -7,7 +7,7 @@ at which any of its rows may be due.  It is derived: deleting it costs one look 
 import os
 import time
 
-from .beside import is_folder, make, unlink
+from .beside import is_folder, make, note, unlink
 from .errors import QueueError
 from .files import stamp_of
 
@@ -180,7 +180,7 @@ def write(file: "QueueFile", hint: Hint) -> None:
     try:
         path = os.path.join(file.make_side(), "hint")
         unlink(path + ".tmp")  # after a power cut perhaps a second name of the hint
-        file.note(path + ".tmp", hint.line())
+        note(path + ".tmp", hint.line(), file.real)
         os.rename(path + ".tmp", path)
     except OSError:
         forget(file)

@@ -269,6 +269,8 @@ def encode(column: str, value: "Any") -> bytes:
 
 DAY = 86_400_000_000  # microseconds
 _first = _last = 0  # microseconds of the ids made in this process
+_chance: list[int] = []
+os.register_at_fork(after_in_child=_chance.clear)
 
 
 def new_id() -> str:
@@ -284,8 +286,17 @@ def new_ids(count: int, above: str = "") -> list[str]:
     _first, _last = _first or first, first + count - 1
     if above:
         first = max(first, int(above[:13], 16) + 1)
-    chance = int.from_bytes(os.urandom(2), "big")
+    chance = _dice()
     return [f"{first + at:013x}{(chance + at * 2654435761) & 0xFFF:03x}" for at in range(count)]
+
+
+def _dice() -> int:
+    """Return two bytes of chance, fetched many at a time."""
+    try:
+        return _chance.pop()
+    except IndexError:
+        _chance.extend(memoryview(os.urandom(512)).cast("H"))
+        return _chance.pop()
 
 
 def was_made_here(id: str) -> bool:

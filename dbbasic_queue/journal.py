@@ -15,7 +15,7 @@ import time
 from zlib import crc32
 
 from .after import LABEL
-from .beside import NoFile, make, open_regular, unlink
+from .beside import NoFile, make, note, open_regular, unlink
 from .errors import QueueError
 from .files import close_own, identity, read_all, sync, sync_folder, write_all
 from .job import Job
@@ -251,7 +251,7 @@ class WorkerFile:
 
     def leave_reason(self, text: str) -> None:
         """Say why this worker is about to die, for whoever takes it in."""
-        self._file.note(self.path[:-3] + "why", text.encode())
+        note(self.path[:-3] + "why", text.encode(), self._file.real)
 
     def close(self) -> None:
         """Give up the lock and keep the file: whoever comes next takes in what it says."""

@@ -6,6 +6,7 @@ when a process dies.  Whoever waited looks the path up again, since the file may
 meanwhile.
 """
 
+import errno
 import os
 import stat
 import threading
@@ -17,12 +18,14 @@ from .errors import ForeignFile, QueueBusy, QueueError
 from .files import (
     DENIED,
     close_own,
+    holder_of,
     identity,
+    inode_of,
     make_folder,
     read_header,
-    refuse_network_mount,
     resolve,
-)
+)  # fmt: skip
+from .mount import refuse_network_mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,6 +79,7 @@ class Lock:
         self._own: tuple[int, int] | None = None  # of the neighbour
         self._turn: _Turn | None = None
         self._mount_is_fine = False
+        self._direct = True  # the file was opened through no link
         self._waited = 0.0
         self.real = resolve(path)
         _locks.add(self)
@@ -117,12 +121,16 @@ class Lock:
         if turn is None or turn.real != self.real:
             with _guard:
                 turn = self._turn = _turns.setdefault(self.real, _Turn(self.real))
-        began = time.clock_gettime(time.CLOCK_MONOTONIC)
-        if not turn.mutex.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
-            _inside.discard(me)
-            raise QueueBusy(f"{self.path}: another thread of this process held it for {timeout} s")
+        self._waited = 0.0
+        if not turn.mutex.acquire(blocking=False):
+            began = time.clock_gettime(time.CLOCK_MONOTONIC)
+            if not turn.mutex.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
+                _inside.discard(me)
+                raise QueueBusy(
+                    f"{self.path}: another thread of this process held it for {timeout} s"
+                )
+            self._waited = time.clock_gettime(time.CLOCK_MONOTONIC) - began
         turn.owner = me
-        self._waited = time.clock_gettime(time.CLOCK_MONOTONIC) - began
         taken = False
         try:
             taken = self._take(timeout, create)
@@ -131,8 +139,11 @@ class Lock:
             if not taken:
                 self.release()
 
-    def release(self) -> None:
-        """Let the next one in; without effect when this thread does not hold the lock."""
+    def release(self, *, lent: bool = True) -> None:
+        """Let the next one in; without effect when this thread does not hold the lock.
+
+        `lent`: the caller's code has run meanwhile, and may have closed what is ours.
+        """
         if not self.is_mine():
             return
         turn = self._turn
@@ -141,7 +152,7 @@ class Lock:
             fd, self.fd = self.fd, -1
             if fd >= 0:
                 _unlock(fd, close=True)
-            if self._neighbour >= 0 and identity(self._neighbour) == self._own:
+            if self._neighbour >= 0 and (not lent or identity(self._neighbour) == self._own):
                 self._neighbour = _unlock(self._neighbour, close=False)
         finally:
             turn.owner = 0
@@ -159,48 +170,73 @@ class Lock:
                 "the queue needs flock and rename as Linux and macOS have them, not Windows"
             )
         while True:
-            self.fd = self._open()
-            if self.fd < 0:
-                if create is None:
-                    return False
-                make_folder(os.path.dirname(self.real))
-            if not self._mount_is_fine:
-                refuse_network_mount(self.real)
-                self._mount_is_fine = True
-            self._take_neighbour(timeout)
-            if self.fd < 0:
-                self.fd = self._open()
-            if self.fd < 0 and create is not None:
-                create(self.real)
-                self.fd = self._open()
-            if self.fd >= 0:
+            early = self._neighbour < 0  # the file is opened before its neighbour
+            if early and not self._look_first(make=create is not None):
+                return False
+            if self._take_neighbour(timeout):
+                if self.fd < 0:
+                    self.fd, early = self._open(), self._neighbour < 0
+                if self.fd < 0:
+                    if create is None:
+                        return False
+                    create(self.real)
+                    continue
+                before = self._waited
                 self._wait_for(self.fd, timeout)
-                if self._still_there():
+                if self._still_there(sure=not early and self._waited == before):
                     return True
+            if self.fd >= 0:
                 os.close(self.fd)
                 self.fd = -1
 
-    def _open(self) -> int:
-        try:
-            return no_stream(os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC))
-        except FileNotFoundError:
-            return -1
-        except OSError as error:
-            if os.path.isdir(self.path):
-                raise ForeignFile(f"{self.path}: is a folder, not a queue") from None
-            raise QueueError(f"{self.path}: cannot be opened: {error.strerror}") from error
+    def _look_first(self, *, make: bool) -> bool:
+        """Open the file, since beside one that is not ours nothing is left; False when there is
+        none, and none is to be made.
+        """
+        self.fd = self._open()
+        if self.fd < 0:
+            if not make:
+                return False
+            make_folder(os.path.dirname(self.real))
+        if not self._mount_is_fine:
+            refuse_network_mount(self.real)
+            self._mount_is_fine = True
+        return True
 
-    def _still_there(self) -> bool:
-        """Whether the locked file is still what the path means: not replaced, no other link."""
+    def _open(self) -> int:
+        self._direct = self.path == self.real
+        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+        while True:
+            try:
+                fd = os.open(self.path, flags | os.O_NOFOLLOW if self._direct else flags)
+                return no_stream(fd)
+            except FileNotFoundError:
+                return -1
+            except OSError as error:
+                if error.errno == errno.ELOOP and self._direct:
+                    self._direct = False  # by now a link stands there
+                    continue
+                if os.path.isdir(self.path):
+                    raise ForeignFile(f"{self.path}: is a folder, not a queue") from None
+                raise QueueError(f"{self.path}: cannot be opened: {error.strerror}") from error
+
+    def _still_there(self, *, sure: bool) -> bool:
+        """Whether the locked file is still what the path means: not replaced, no other link.
+
+        `sure`: it was opened under the neighbour's lock, and was free.  Then only what takes no
+        lock can have moved it, in these microseconds; that it still has a name is enough.
+        """
+        self.seen = mine = os.fstat(self.fd)
+        if sure and self._direct and mine.st_nlink and stat.S_ISREG(mine.st_mode):
+            return True
         try:
             now = os.stat(self.path, follow_symlinks=self.path != self.real)
         except FileNotFoundError:
             return False
-        self.seen = mine = os.fstat(self.fd)
         if stat.S_IFMT(now.st_mode) not in (stat.S_IFREG, stat.S_IFLNK):
             raise ForeignFile(f"{self.path}: is not a regular file")
         same = (now.st_ino, now.st_dev) == (mine.st_ino, mine.st_dev)
-        if same and (self.path == self.real or _inode(self.real) == now.st_ino):
+        if same and (self.path == self.real or inode_of(self.real) == now.st_ino):
             return True
         real = resolve(self.path)
         if real != self.real:  # another target has another neighbour
@@ -210,19 +246,30 @@ class Lock:
                 self._neighbour = -1
         return False
 
-    def _take_neighbour(self, timeout: float) -> None:
-        while True:
-            if self._neighbour < 0 or identity(self._neighbour) != self._own:
-                self._neighbour = self._open_neighbour()
-                if self._neighbour < 0:
-                    return  # a folder that is not ours to write: the inode's lock alone serves
-                self._own = identity(self._neighbour)
-                _make_room(self)
+    def _take_neighbour(self, timeout: float) -> bool:
+        """Lock the neighbour, where there can be one; False when that was deleted, or closed."""
+        if self._neighbour < 0:
+            self._neighbour = self._open_neighbour()
+            if self._neighbour < 0:
+                return True  # a folder that is not ours to write: the inode's lock alone serves
+            self._own = identity(self._neighbour)
+            _make_room(self)
+        before = self._waited
+        if self._has_neighbour():
             self._wait_for(self._neighbour, timeout)
-            if os.fstat(self._neighbour).st_nlink:
-                return
-            os.close(self._neighbour)  # deleted by hand
-            self._neighbour = -1
+            if self._waited == before or self._has_neighbour():
+                return True
+        close_own(self._neighbour, self._own)
+        self._neighbour = -1
+        return False
+
+    def _has_neighbour(self) -> bool:
+        """Whether our neighbour is there: neither deleted by hand, nor closed by a handler."""
+        try:
+            st = os.fstat(self._neighbour)
+        except OSError:
+            return False
+        return st.st_nlink > 0 and (st.st_dev, st.st_ino) == self._own
 
     def _open_neighbour(self) -> int:
         name = self.real + ".lock"
@@ -250,14 +297,14 @@ class Lock:
         pause = 0.0002
         while True:
             try:
-                if native().lock_descriptor(fd, blocking=False):
+                if (_filelock or native()).lock_descriptor(fd, blocking=False):
                     return
             except OSError as error:
                 raise QueueError(
                     f"{self.path}: this file system gives no lock: {error.strerror}"
                 ) from error
             if self._waited >= timeout:
-                raise QueueBusy(f"{self.path}: locked for {timeout} s{_holder(fd)}")
+                raise QueueBusy(f"{self.path}: locked for {timeout} s{holder_of(fd)}")
             nap = pause * (0.5 + (time.perf_counter_ns() >> 8 & 255) / 256)
             time.sleep(nap)
             self._waited += nap
@@ -276,7 +323,9 @@ def _make_room(newest: Lock) -> None:
 def _unlock(fd: int, *, close: bool) -> int:
     """Unlock a descriptor; return it, or -1 when it is closed now."""
     try:
-        native().unlock_descriptor(fd)  # not by closing alone: a child just forked may have a copy
+        (_filelock or native()).unlock_descriptor(
+            fd
+        )  # not by closing alone: a child just forked may have a copy
     except OSError:
         close = True  # a file system without locks
     if close:
@@ -299,26 +348,3 @@ def native() -> "Any":
 def try_lock(fd: int) -> bool:
     """Take the kernel's lock on a descriptor if it is free."""
     return bool(native().lock_descriptor(fd, blocking=False))
-
-
-def _inode(path: str) -> int:
-    try:
-        return os.stat(path, follow_symlinks=False).st_ino
-    except FileNotFoundError:
-        return -1
-
-
-def _holder(fd: int) -> str:
-    """Name the process that holds a lock, where the kernel tells."""
-    inode = str(os.fstat(fd).st_ino)
-    try:
-        with open("/proc/locks") as lines:
-            for line in lines:
-                fields = line.split()
-                if "FLOCK" in fields and fields[-3].rpartition(":")[2] == inode:
-                    pid = fields[-4]
-                    with open(f"/proc/{pid}/comm") as comm:
-                        return f" by process {pid} ({comm.read().strip()})"
-    except (OSError, IndexError):
-        return ""
-    return ""

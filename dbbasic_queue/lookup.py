@@ -10,14 +10,15 @@ import time
 
 from .after import is_id
 from .beside import NoFile, open_queue, open_regular
-from .errors import QueueError
+from .errors import BadArgument, QueueError
 from .files import BLOCK, blocks, is_there, read_at, read_header
 from .job import Job
-from .tsv import HEADER, PROCESSING, row
+from .tsv import COLUMNS, HEADER, PROCESSING, row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any
 
     from .disk import QueueFile
 
@@ -271,3 +272,20 @@ def backwards(fd: int, start: int) -> "Iterator[bytes]":
         yield from reversed(lines)
     if whole and rest:
         yield rest
+
+
+# --- counting
+
+COUNTABLE = {"finished", *COLUMNS} - {"payload", "result"}
+
+
+def counts(file: "QueueFile", columns: "Sequence[str]") -> "dict[Any, int]":
+    """Count the jobs by the values of some columns; see `Queue.counts`."""
+    if unknown := set(columns) - COUNTABLE:
+        raise BadArgument(f"counts({unknown.pop()!r}): none of {', '.join(sorted(COUNTABLE))}")
+    found: dict[Any, int] = {}
+    for job in jobs(file):
+        values = tuple(getattr(job, name) for name in columns)
+        key = values if len(values) > 1 else values[0]
+        found[key] = found.get(key, 0) + 1
+    return found

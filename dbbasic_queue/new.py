@@ -23,6 +23,7 @@ DEFAULT_BACKOFF = "exponential:60:86400"
 TYPE_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.:-")
 _EMPTY = [b""] * (len(COLUMNS) - 7)
 _AT = HEADER.index
+_types: "set[str]" = set()  # that were found to be good
 
 
 def new_job(
@@ -41,16 +42,13 @@ def new_job(
     columns: "Mapping[str, str]" = {},  # noqa: B006 (never changed)
 ) -> Job:
     """Return a job that is in no file yet, with everything checked; see `Queue.enqueue`."""
-    if (
-        not isinstance(job_type, str)
-        or not 0 < len(job_type) <= 100
-        or not TYPE_CHARS.issuperset(job_type)
-    ):
-        raise BadArgument(
-            f"job_type={job_type!r:.200}: a type is 1 to 100 letters, digits, _ . : or -"
-        )
-    cell = dump(payload, f"the payload of {job_type!r}")
-    check_plain(payload, f"the payload of {job_type!r}")
+    if not isinstance(job_type, str) or job_type not in _types:
+        _check_type(job_type)
+    try:
+        cell = dump(payload, "")
+        check_plain(payload, "")
+    except BadArgument as problem:
+        raise BadArgument(f"the payload of {job_type!r}{problem}") from None
     now = time.time()
     created = due = b"%d" % now
     if run_at is not None:
@@ -89,6 +87,16 @@ def new_job(
         _label("group", group)
         cells[_AT["group"]] = group.encode()
     return _with_columns(job, columns) if columns else job
+
+
+def _check_type(job_type: "Any") -> None:
+    plain = isinstance(job_type, str) and TYPE_CHARS.issuperset(job_type)
+    if not plain or not 0 < len(job_type) <= 100:
+        raise BadArgument(
+            f"job_type={job_type!r:.200}: a type is 1 to 100 letters, digits, _ . : or -"
+        )
+    if len(_types) < 1000:
+        _types.add(job_type)
 
 
 def _with_columns(job: Job, columns: "Mapping[str, str]") -> Job:

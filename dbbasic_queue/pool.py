@@ -17,6 +17,7 @@ import sys
 import time
 
 from . import hint, log
+from .beside import note
 from .errors import QueueError
 from .journal import read
 from .options import Options
@@ -279,11 +280,10 @@ class Supervisor:
 
     def _note(self, child: _Child, why: str, victim: bytes = b"") -> None:
         """Leave the reason beside the worker's file, for whoever takes it in."""
-        id = child.slot.read()[2]
-        path = os.path.join(self._queue.file.side, "workers", id)
+        path = os.path.join(self._queue.file.side, "workers", id := child.slot.read()[2])
         if id and os.path.exists(path + ".tsv") and not os.path.exists(path + ".why"):
             with contextlib.suppress(OSError):  # no room: the worker ends all the same
-                self._queue.file.note(path + ".why", b"%b\n%b" % (why.encode(), victim))
+                note(path + ".why", b"%b\n%b" % (why.encode(), victim), self._queue.file.real)
 
     def _grow(self) -> None:
         """Start one more worker while all are busy and something is due."""

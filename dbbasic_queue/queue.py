@@ -8,6 +8,7 @@ import os
 import time
 
 from . import hint, lookup
+from .add import add
 from .after import revive
 from .disk import QueueFile, unhurried
 from .edit import Edit
@@ -15,7 +16,7 @@ from .errors import BadArgument, QueueError, UnknownJob, in_seconds
 from .job import Job, new_id
 from .log import tell
 from .new import new_job
-from .tsv import COLUMNS, STATUSES
+from .tsv import STATUSES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     Layer = Callable[[Job, Callable[[Job], Any]], Any]
     Admit = Callable[[Job, Callable[..., int]], bool | None]
 
-COUNTABLE = {"finished", *COLUMNS} - {"payload", "result"}
 _queues: "dict[tuple[str, str, str], Queue]" = {}
 
 
@@ -105,7 +105,10 @@ class Queue:
             job_type, payload, run_at, queue=queue, priority=priority, max_attempts=max_attempts,
             timeout=timeout, backoff=backoff, after=after, group=group, id=id, columns=columns,
         )  # fmt: skip
-        return self._add([job])[0]
+        if not add(self.file, job, self.lock_timeout, durable=self.sync != "off"):
+            return self._add([job])[0]
+        tell(self.listeners, "enqueued", [job])
+        return job.id
 
     def enqueue_many(self, jobs: "Iterable[tuple[Any, ...] | dict[str, Any]]") -> list[str]:
         """Add many jobs in one append, all or none; return their ids in order.
@@ -240,15 +243,7 @@ class Queue:
 
     def counts(self, *columns: str) -> "dict[Any, int]":
         """Count by columns: counts("status") -> {"pending": 3}, two give {("a", "b"): 3}."""
-        columns = columns or ("status",)
-        if unknown := set(columns) - COUNTABLE:
-            raise BadArgument(f"counts({unknown.pop()!r}): none of {', '.join(sorted(COUNTABLE))}")
-        found: dict[Any, int] = {}
-        for job in lookup.jobs(self.file):
-            values = tuple(getattr(job, name) for name in columns)
-            key = values if len(values) > 1 else values[0]
-            found[key] = found.get(key, 0) + 1
-        return found
+        return lookup.counts(self.file, columns or ("status",))
 
     def wait(self, id: str, timeout: float | None = None) -> Job:
         """Return the job when it has finished.

@@ -214,9 +214,7 @@ def dump(value: "Any", what: str) -> bytes:
     """Return `value` as the JSON text of a cell; BadArgument naming `what` when it is none."""
     global _encode
     if _encode is None:
-        import json
-
-        _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+        _encode = _encoder()
     try:
         text = _encode(value)
         if not text.isprintable():
@@ -230,6 +228,29 @@ def dump(value: "Any", what: str) -> bytes:
     if len(cell) > MAX_JSON:
         raise BadArgument(f"{what} is {len(cell)} bytes of JSON, over the limit of {MAX_JSON}")
     return cell
+
+
+def _encoder() -> "Callable[[Any], str]":
+    """Return what writes JSON: `encode` of the standard library, made once and not at each call."""
+    import json
+
+    plain = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+    try:
+        write = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
+            None,
+            plain.default,
+            json.encoder.encode_basestring,
+            None,
+            ": ",
+            ", ",
+            False,
+            False,
+            False,
+        )  # in its own order: no circles looked for, the depth ends them; no indent; no NaN
+        write({"": [1]}, 0)
+    except (AttributeError, TypeError):  # a Python without it, or with another one
+        return plain.encode
+    return lambda value: "".join(write(value, 0))
 
 
 def _holds_split_pair(text: str) -> bool:

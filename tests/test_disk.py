@@ -1011,3 +1011,36 @@ def test_p34_what_lies_beside_the_queue_has_its_mode(mode, umask, children):
     assert reader.by_id(FILE)
     folders = [stat.S_IMODE(path.stat().st_mode) for path in (SIDE, SIDE / "archive")]
     assert folders == [mode | 0o100 | (mode & 0o044) >> 2] * 2
+
+
+def test_what_is_known_of_the_end_holds_only_until_somebody_else_writes_as_many_bytes(tmp_path):
+    queue = Queue(tmp_path / "queue.tsv", sync="off")
+    first, last = queue.enqueue("a"), queue.enqueue("b")
+    text = tmp_path.joinpath("queue.tsv").read_bytes()
+    torn = text[: text.rindex(b"\n", 0, -1) + 1] + b"x" * (
+        len(text) - text.rindex(b"\n", 0, -1) - 1
+    )
+    with open(tmp_path / "queue.tsv", "r+b") as file:
+        file.write(torn)
+    os.utime(tmp_path / "queue.tsv")
+
+    third = queue.enqueue("c")
+
+    assert len(torn) == len(text)
+    assert [job.id for job in queue.jobs()] == [first, third]
+    assert last.encode() not in tmp_path.joinpath("queue.tsv").read_bytes()
+    assert b"xxxx" in tmp_path.joinpath("queue.tsv.d/torn.tsv").read_bytes()
+
+
+def test_a_header_that_somebody_writes_in_place_is_read_again(tmp_path):
+    queue = Queue(tmp_path / "queue.tsv", sync="off")
+    queue.enqueue("a")
+    path = tmp_path / "queue.tsv"
+    lines = path.read_bytes().split(b"\n")
+    wider = [lines[0].replace(b"\tfinished_at", b"\tcolor\tfinished_at"), lines[1] + b"\t", b""]
+    path.write_bytes(b"\n".join(wider))
+
+    queue.enqueue("b")
+
+    assert [job.type for job in queue.jobs()] == ["a", "b"]
+    assert path.read_bytes().split(b"\n")[2].count(b"\t") == wider[0].count(b"\t")

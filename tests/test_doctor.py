@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dbbasic_queue import Queue, cli, doctor, files
+from dbbasic_queue import Queue, cli, doctor, mount
 from dbbasic_queue.doctor import places, workers
 from dbbasic_queue.doctor.finding import ok
 from dbbasic_queue.tsv import COLUMNS, CONTRACT
@@ -397,7 +397,7 @@ def test_who_may_not_read_cannot_tell(monkeypatch, capsys):
 def test_a_network_mount_is_told(queue, file, look, monkeypatch, tmp_path):
     mounts = tmp_path / "mountinfo"
     mounts.write_text(f"36 35 98:0 / {file.parent} rw - nfs4 host:/x rw\n")
-    monkeypatch.setattr(files, "MOUNTS", str(mounts))
+    monkeypatch.setattr(mount, "MOUNTS", str(mounts))
     queue = Queue(queue.path)
 
     (found,) = [one for one in doctor.examine(queue) if one.about == "mount"]
@@ -597,7 +597,7 @@ def test_a_file_that_is_mounted_alone_is_a_problem_and_its_folder_is_the_remedy(
     mounts.write_text(
         f"1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 8:1 /x {real} rw - ext4 /dev/sda rw\n"
     )
-    monkeypatch.setattr(files, "MOUNTS", str(mounts))
+    monkeypatch.setattr(mount, "MOUNTS", str(mounts))
 
     (found,) = [one for one in places.look_at_mount(queue) if one.level == "problem"]
 

@@ -17,7 +17,7 @@ from faults import calls, reader, scenes
 from faults.children import Children, until
 from freezegun import freeze_time
 
-from dbbasic_queue import Queue, files
+from dbbasic_queue import Queue, mount
 from dbbasic_queue.errors import QueueBusy, QueueError
 
 FILE = Path("data/queue.tsv")
@@ -604,7 +604,7 @@ def test_p30_a_network_file_system_is_refused(kind, tmp_path, monkeypatch):
         "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
         f"36 22 0:50 / {tmp_path}/data rw,relatime shared:2 - {kind} server:/export rw\n"
     )
-    monkeypatch.setattr(files, "MOUNTS", str(mounts))
+    monkeypatch.setattr(mount, "MOUNTS", str(mounts))
 
     with pytest.raises(QueueError, match=kind) as problem:
         queue().enqueue("note")
@@ -617,7 +617,7 @@ def test_p30_a_network_file_system_is_refused(kind, tmp_path, monkeypatch):
 def test_p30_an_unusual_mount_is_taken_when_flock_keeps_a_second_process_out(tmp_path, monkeypatch):
     mounts = tmp_path / "mountinfo"
     mounts.write_text(f"36 22 0:50 / {tmp_path}\\040x rw - nfs a rw\n1 1 0:1 / / rw - 9p b rw\n")
-    monkeypatch.setattr(files, "MOUNTS", str(mounts))
+    monkeypatch.setattr(mount, "MOUNTS", str(mounts))
 
     id = queue().enqueue("note")
 
@@ -628,7 +628,7 @@ def test_p30_an_unusual_mount_is_taken_when_flock_keeps_a_second_process_out(tmp
 def test_p30_an_unusual_mount_is_refused_when_flock_lets_a_second_process_in(tmp_path, monkeypatch):
     mounts = tmp_path / "mountinfo"
     mounts.write_text("1 1 0:1 / / rw - fuse.strange b rw\n")
-    monkeypatch.setattr(files, "MOUNTS", str(mounts))
+    monkeypatch.setattr(mount, "MOUNTS", str(mounts))
     monkeypatch.setattr(fcntl, "flock", lambda fd, how: None)  # as where it works on one side only
 
     with pytest.raises(QueueError, match=r"fuse\.strange"):

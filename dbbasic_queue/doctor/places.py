@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from ..errors import QueueError
-from ..files import is_mount_point, mount_type, refuse_network_mount
+from ..mount import is_mount_point, mount_type, refuse_network_mount
 from ..queue import Queue
 from .finding import Finding, note, ok, problem
 

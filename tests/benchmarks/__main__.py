@@ -110,7 +110,7 @@ def wanted_rows(words):
 
 
 def machine(bench):
-    from dbbasic_queue.files import mount_type
+    from dbbasic_queue.mount import mount_type
 
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
