@@ -120,6 +120,11 @@ def process_jobs(
     | False, asked under the lock before a claim.  `settings`: per queue, any of rank, max_attempts,
     timeout, backoff, aging.
     """
+    from .files import usual_path
+    from .hint import idle_tick
+
+    if run_for is None and hasattr(handlers, "keys") and idle_tick(usual_path()):
+        return
     from .queue import default_queue
 
     default_queue().process_jobs(

@@ -21,6 +21,11 @@ _DISK_FAILS = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
 _NO_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 
 
+def usual_path() -> str:
+    """Return the path of the default queue: $DBBASIC_QUEUE, else data/queue.tsv here."""
+    return os.environ.get("DBBASIC_QUEUE") or "data/queue.tsv"
+
+
 def identity(fd: int) -> tuple[int, int] | None:
     """Return what tells an open file from any other, None when the descriptor is not open."""
     try:

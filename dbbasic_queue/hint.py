@@ -80,6 +80,18 @@ def read(side: str) -> Hint | None:
         os.close(fd)
 
 
+def idle_tick(path: str) -> bool:
+    """Make a tick of a queue in which nothing is due, and note it; False when there is more to do.
+
+    Neither this nor what it imports is more than a process needs that a crontab starts.
+    """
+    real = os.path.realpath(path)
+    if not idle(real):
+        return False
+    note_tick(real, 0)
+    return True
+
+
 def idle(real: str) -> bool:
     """Whether a tick has nothing to do: no worker file, no processing row, nothing due."""
     side = real + ".d"

@@ -13,6 +13,7 @@ from .after import revive
 from .disk import QueueFile, unhurried
 from .edit import Edit
 from .errors import BadArgument, QueueError, UnknownJob, in_seconds
+from .files import usual_path
 from .job import Job, new_id
 from .log import tell
 from .new import new_job
@@ -37,7 +38,7 @@ _queues: "dict[tuple[str, str, str], Queue]" = {}
 
 def default_queue() -> "Queue":
     """Return the queue of $DBBASIC_QUEUE, else data/queue.tsv here, looked up at each call."""
-    path = os.environ.get("DBBASIC_QUEUE") or "data/queue.tsv"
+    path = usual_path()
     sync = os.environ.get("DBBASIC_QUEUE_SYNC", "")
     key = (path, "" if path.startswith("/") else os.getcwd(), sync)
     found = _queues.get(key)
@@ -67,8 +68,7 @@ class Queue:
         lock_timeout: float = 20,
         listeners: "Sequence[Listener]" = (),
     ) -> None:
-        usual = os.environ.get("DBBASIC_QUEUE") or "data/queue.tsv"
-        self.path = os.path.abspath(usual if path is None else os.fspath(path))
+        self.path = os.path.abspath(usual_path() if path is None else os.fspath(path))
         self.sync = sync or os.environ.get("DBBASIC_QUEUE_SYNC") or "normal"
         if self.sync not in ("normal", "full", "off"):
             raise BadArgument(f"sync={self.sync!r} is none of normal, full, off")
@@ -322,9 +322,8 @@ class Queue:
         """Run the jobs that are due: one tick.  The module-level function says the arguments."""
         if not hasattr(handlers, "keys") or not hasattr(handlers, "__getitem__"):
             raise BadArgument(f"handlers={handlers!r:.80} is no mapping of types to functions")
-        real = os.path.realpath(self.path)
-        if run_for is None and hint.idle(real):
-            return hint.note_tick(real, 0)
+        if run_for is None and hint.idle_tick(self.path):
+            return
         from .options import Options
 
         options = Options(
