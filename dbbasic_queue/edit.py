@@ -204,13 +204,14 @@ class Edit:
             wanted = new.columns_in_use() - job.header.index.keys()
             for name in wanted - HEADER.index.keys():
                 check_column(name)
-            self._wanted |= wanted
         return self.put(job, new)
 
     def put(self, old: Job, new: Job) -> Job:
         """Put one version of a job in the place of another."""
         if new.cells[3] in FINISHED and old.cells[3] not in FINISHED:
             self.ended = True
+        if new.header is not self.header:
+            self._wanted |= new.columns_in_use() - self.header.index.keys()
         self._by_id[new.cells[0]] = new
         if self._counts:
             self._counts.pop(old.cell("group"), None)
@@ -282,12 +283,10 @@ class Edit:
         if self._wanted or self._changed:
             target = self.header.with_columns(self._wanted)
         if not self._changed and target is self.header:
-            self._file.append(
-                b"".join(job.line(target) for job in self.added), durable=self._durable
-            )
+            rows = b"".join(job.line(target) for job in self.added)
+            self._file.append(rows, durable=self._durable)
         else:
-            pieces = self._pieces() if target is self.header else self._widened(target)
-            self._file.replace(pieces, self.seen)
+            self._file.replace(self._pieces(target), self.seen)
         self.widened = target is not self.header
 
     def give_up(self) -> None:
@@ -296,9 +295,13 @@ class Edit:
 
     def copy_to(self, fd: int) -> None:
         """Write the file as this edit would leave it to another file."""
-        self._file.write(self._pieces(), fd)
+        target = self.header.with_columns(self._wanted) if self._wanted else self.header
+        self._file.write(self._pieces(target), fd)
 
-    def _pieces(self) -> "Iterator[Piece]":
+    def _pieces(self, target: Header) -> "Iterator[Piece]":
+        if target is not self.header:
+            yield from self._widened(target)
+            return
         at = 0
         for start in sorted(self._changed):
             if start > at:

@@ -292,6 +292,23 @@ def test_purge_never_takes_a_running_job(queue):
 # --- backup
 
 
+def test_a_backup_has_what_a_handler_recorded_in_a_column_that_the_queue_has_not_yet(
+    queue, tmp_path
+):
+    def handler(payload):
+        if payload == "record":
+            current_job().record(color="red")
+        elif payload == "back up":  # claimed with the one before, which is not folded yet
+            queue.backup(tmp_path / "copy.tsv")
+
+    _, red, _ = queue.enqueue_many([("good", "first"), ("good", "record"), ("good", "back up")])
+    queue.process_jobs({"good": handler})
+
+    copied = Queue(tmp_path / "copy.tsv").get(red)
+    assert (copied.status, copied.cell("color")) == ("completed", "red")
+    assert queue.get(red).cell("color") == "red"
+
+
 def test_a_backup_of_a_quiet_queue_is_the_file(queue, tmp_path):
     finished(queue, "2025-01-01")
     queue.enqueue("good")
