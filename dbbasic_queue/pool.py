@@ -12,7 +12,6 @@ import mmap
 import os
 import resource
 import signal
-import struct
 import sys
 import time
 
@@ -23,107 +22,21 @@ from .journal import read
 from .options import Options
 from .queue import Queue
 from .recover import ON_REQUEST, kill_requests
-from .run import Attempt, Run, clock
+from .run import Run, clock
+from .slot import ALL_LEAVE, LEFT, Meter, Slot, resident
 from .stop import Stop
 from .worker import Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import NoReturn
-
-    from .journal import Cells
 
 _TICK = 0.05
 _STOP = (signal.SIGTERM, signal.SIGINT)
 _TOO_LATE = 0.5  # seconds after its JobTimeout until a worker is ended
+_AGAIN = 1.0  # seconds until a worker that could not be forked is tried again
 _MOST_IN_VAIN = 20  # workers in a row that died before they ran a job
-LEFT = -1.0  # in the place of a deadline: this worker has ended of its own will
-ALL_LEAVE = -2.0  # or on a request that means all of them
 NOBODY = b"-"  # in the place of a job that is to blame
-
-
-class Slot:
-    """What a worker tells its supervisor in shared memory: who it is, until when it may run."""
-
-    _form = struct.Struct("dd128s64s")
-    size = _form.size
-
-    def __init__(self, shared: mmap.mmap, number: int) -> None:
-        self._shared = shared
-        self._at = number * self.size
-        self._pid = 0  # of the worker: what a handler forks says nothing here
-        self.clear()
-
-    def take(self) -> None:
-        """Be the worker who tells."""
-        self._pid = os.getpid()
-
-    def clear(self) -> None:
-        self._form.pack_into(self._shared, self._at, 0.0, 0.0, b"", b"")
-
-    def show(self, attempts: "Sequence[Attempt]") -> None:
-        """Tell of the one whose time is over first."""
-        if not attempts or os.getpid() != self._pid:
-            self._begin_with(0.0)
-            return
-        first = min(attempts, key=lambda attempt: attempt.deadline)
-        worker = first.claimed.raw("worker").rpartition(b".")[0]
-        id = first.claimed.cells[0]
-        victim = id if len(attempts) > 1 and len(id) <= 64 else b""
-        self._form.pack_into(self._shared, self._at, first.deadline, first.timeout, worker, victim)
-
-    def leave(self, *, all: bool) -> None:
-        self._begin_with(ALL_LEAVE if all else LEFT)
-
-    def _begin_with(self, deadline: float) -> None:
-        if os.getpid() == self._pid:
-            struct.pack_into("d", self._shared, self._at, deadline)
-
-    def read(self) -> tuple[float, float, str, bytes]:
-        """Return (deadline, timeout, worker's id, job's id); a deadline of 0 is no job, infinity no
-        limit; the job is named where several run side by side."""
-        deadline, timeout, id, victim = self._form.unpack_from(self._shared, self._at)
-        return deadline, timeout, id.rstrip(b"\0").decode(), victim.rstrip(b"\0")
-
-
-class Meter:
-    """CPU seconds and peak memory of one run, as cells: `cpu_seconds`, `peak_mb`.
-
-    Child processes that have ended count for the time.  Where the kernel cannot begin a peak anew
-    (macOS), it is that of the process until then.
-    """
-
-    def __init__(self) -> None:
-        self._own = 0.0  # CPU seconds of this process when the run began
-        self._children = 0.0  # and of those that had ended by then
-        self._usual = 0  # KiB that this process had when its peak began
-
-    def begin(self) -> None:
-        self._own = time.process_time()
-
-    def cells(self) -> "Cells":
-        own = time.process_time() - self._own
-        others = resource.getrusage(resource.RUSAGE_CHILDREN)
-        before, self._children = self._children, others.ru_utime + others.ru_stime
-        spent = own + self._children - before
-        peak = _peak()
-        if peak > self._usual + 4096:
-            self._begin_anew()
-        cpu = b"%.3f" % spent if spent >= 0.001 else b""
-        return {"cpu_seconds": cpu, "peak_mb": b"%d" % (peak + 1023 >> 10)}
-
-    def _begin_anew(self) -> None:
-        if os.access("/proc/self/clear_refs", os.W_OK):
-            with open("/proc/self/clear_refs", "wb", buffering=0) as control:
-                control.write(b"5")
-        self._usual = _peak()
-
-
-def _peak() -> int:
-    """Return the most memory that this process has had, in KiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak >> 10 if sys.platform == "darwin" else peak
 
 
 class _Child:
@@ -159,6 +72,7 @@ class Supervisor:
         self._lifeline = (-1, -1)  # a pipe: when we die, the workers read its end
         self._busy_since = clock()
         self._in_vain = 0
+        self._missing, self._tried_at = 0, 0.0  # workers that could not be forked
         self._pause = 0.0
         self._told = 0
         self._leaving = False
@@ -181,6 +95,7 @@ class Supervisor:
                 for child in list(self._children.values()):
                     self._check(child)
                 self._end_the_stubborn()
+                self._start_the_missing()
                 self._grow()
         finally:
             self._leaving = True
@@ -206,9 +121,23 @@ class Supervisor:
             pid = os.fork()
             if not pid:
                 _be_worker(self._queue, options, slot, self._lifeline, self.stop.until)
+        except OSError as problem:
+            self._free.append(slot)
+            self._missing, self._tried_at = self._missing + (not extra), clock()
+            text = f"{self._queue.path}: no worker process could be made: {problem.strerror}"
+            if not self._children:
+                raise QueueError(text) from problem
+            log.warn("%s", text)
+            return
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._children[pid] = _Child(pid, slot, extra)
+
+    def _start_the_missing(self) -> None:
+        """Try again to fork workers for which there was no room, once a second."""
+        if self._missing and clock() > self._tried_at + _AGAIN and not self.stop.is_over():
+            self._missing -= 1
+            self._start()
 
     def _pass_signals_on(self) -> None:
         while self._told < self.stop.asked:
@@ -247,7 +176,7 @@ class Supervisor:
         deadline, timeout, id, victim = child.slot.read()
         if deadline > 0 and clock() > deadline + _TOO_LATE:
             self._end(child, f"timed out after {timeout:g} s", victim)
-        elif self._options.memory and _resident(child.pid) > self._options.memory << 20:
+        elif self._options.memory and resident(child.pid) > self._options.memory << 20:
             self._end(child, f"used more than {self._options.memory} MB of memory")
         elif id:
             self._mind_kill_requests(child, id)
@@ -339,12 +268,3 @@ def _flush() -> None:
             stream.flush()
         except Exception:  # none, closed, or a pipe that nobody reads
             continue
-
-
-def _resident(pid: int) -> int:
-    """Return how many bytes of memory a process has, 0 where nobody tells."""
-    try:
-        with open(f"/proc/{pid}/statm") as statm:
-            return int(statm.read().split()[1]) * resource.getpagesize()
-    except (OSError, IndexError, ValueError):
-        return 0

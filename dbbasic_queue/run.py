@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from .journal import Cells
-    from .pool import Meter, Slot
     from .queue import Handlers, Layer
+    from .slot import Meter, Slot
 
     T = TypeVar("T")
     Outcome = Callable[["Attempt", Any, BaseException | None], Cells]

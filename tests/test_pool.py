@@ -280,6 +280,47 @@ def test_workers_that_all_end_before_they_run_a_job_are_an_error(queue, tmp_path
     assert queue.counts() == {"pending": 1}
 
 
+FORKS_THAT_FAIL = """
+    import errno, os, time
+    from dbbasic_queue import Queue, pool
+    pool._AGAIN = 0.1
+    real, asked = os.fork, []
+    def fork():
+        asked.append(1)
+        if len(asked) in {which}:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return real()
+    os.fork = fork
+    def nap(payload):
+        time.sleep(1)
+        return os.getpid()
+    Queue("queue.tsv").process_jobs({{"nap": nap}}, processes=2)
+"""
+
+
+def test_a_worker_that_cannot_be_forked_at_the_moment_comes_later(queue, tmp_path, run_python):
+    ids = queue.enqueue_many([("nap",), ("nap",)])
+    code = FORKS_THAT_FAIL.format(which="(2, 3)")
+    with run_python(code, cwd=tmp_path, stderr=-1) as child:
+        _, told = child.communicate(timeout=60)
+
+    assert child.returncode == 0
+    assert told.count("no worker process could be made: Resource temporarily unavailable") == 2
+    assert len({queue.get(id).result for id in ids}) == 2
+
+
+def test_a_pool_that_can_fork_no_worker_at_all_says_so(queue, tmp_path, run_python):
+    queue.enqueue("nap")
+    code = FORKS_THAT_FAIL.format(which="range(9)")
+    with run_python(code, cwd=tmp_path, stderr=-1) as child:
+        _, told = child.communicate(timeout=60)
+
+    assert child.returncode == 1
+    assert "QueueError: " in told
+    assert "no worker process could be made: Resource temporarily unavailable" in told
+    assert queue.counts() == {"pending": 1}
+
+
 def test_options_that_make_no_sense_are_refused(queue):
     for options in (
         {"processes": -1},
