@@ -235,7 +235,7 @@ class QueueFile:
         temporary, fd, renamed = self._temporary(self.real), -1, False
         try:
             self._sweep(folder)
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             fd = no_stream(os.open(temporary, flags, 0o600))
             copy_attributes(self.fd, fd)
             self._keep_owner(fd, seen)

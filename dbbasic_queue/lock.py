@@ -6,7 +6,6 @@ when a process dies.  Whoever waited looks the path up again, since the file may
 meanwhile.
 """
 
-import errno
 import os
 import stat
 import threading
@@ -18,6 +17,7 @@ from .errors import ForeignFile, QueueBusy, QueueError
 from .files import (
     DENIED,
     close_own,
+    close_quietly,
     holder_of,
     identity,
     inode_of,
@@ -79,7 +79,6 @@ class Lock:
         self._own: tuple[int, int] | None = None  # of the neighbour
         self._turn: _Turn | None = None
         self._mount_is_fine = False
-        self._direct = True  # the file was opened through no link
         self._waited = 0.0
         self.real = resolve(path)
         _locks.add(self)
@@ -88,7 +87,7 @@ class Lock:
         """Close what is open, without unlocking: in a forked child, or when nobody holds it."""
         close_own(self._neighbour, self._own)
         if self.fd >= 0:
-            os.close(self.fd)
+            close_quietly(self.fd)
         self._neighbour = self.fd = -1
 
     __del__ = close
@@ -149,11 +148,13 @@ class Lock:
         turn = self._turn
         assert turn is not None
         try:
-            fd, self.fd = self.fd, -1
-            if fd >= 0:
-                _unlock(fd, close=True)
+            if self.fd >= 0:
+                self.fd = _unlock(self.fd, close=True)
             if self._neighbour >= 0 and (not lent or identity(self._neighbour) == self._own):
                 self._neighbour = _unlock(self._neighbour, close=False)
+        except BaseException:  # out of a signal handler: closing frees the rest
+            self.close()
+            raise
         finally:
             turn.owner = 0
             turn.mutex.release()
@@ -170,20 +171,18 @@ class Lock:
                 "the queue needs flock and rename as Linux and macOS have them, not Windows"
             )
         while True:
-            early = self._neighbour < 0  # the file is opened before its neighbour
-            if early and not self._look_first(make=create is not None):
+            if self._neighbour < 0 and not self._look_first(make=create is not None):
                 return False
             if self._take_neighbour(timeout):
                 if self.fd < 0:
-                    self.fd, early = self._open(), self._neighbour < 0
+                    self.fd = self._open()
                 if self.fd < 0:
                     if create is None:
                         return False
                     create(self.real)
                     continue
-                before = self._waited
                 self._wait_for(self.fd, timeout)
-                if self._still_there(sure=not early and self._waited == before):
+                if self._still_there():
                     return True
             if self.fd >= 0:
                 os.close(self.fd)
@@ -204,35 +203,22 @@ class Lock:
         return True
 
     def _open(self) -> int:
-        self._direct = self.path == self.real
-        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
-        while True:
-            try:
-                fd = os.open(self.path, flags | os.O_NOFOLLOW if self._direct else flags)
-                return no_stream(fd)
-            except FileNotFoundError:
-                return -1
-            except OSError as error:
-                if error.errno == errno.ELOOP and self._direct:
-                    self._direct = False  # by now a link stands there
-                    continue
-                if os.path.isdir(self.path):
-                    raise ForeignFile(f"{self.path}: is a folder, not a queue") from None
-                raise QueueError(f"{self.path}: cannot be opened: {error.strerror}") from error
+        try:
+            return no_stream(os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC))
+        except FileNotFoundError:
+            return -1
+        except OSError as error:
+            if os.path.isdir(self.path):
+                raise ForeignFile(f"{self.path}: is a folder, not a queue") from None
+            raise QueueError(f"{self.path}: cannot be opened: {error.strerror}") from error
 
-    def _still_there(self, *, sure: bool) -> bool:
-        """Whether the locked file is still what the path means: not replaced, no other link.
-
-        `sure`: it was opened under the neighbour's lock, and was free.  Then only what takes no
-        lock can have moved it, in these microseconds; that it still has a name is enough.
-        """
-        self.seen = mine = os.fstat(self.fd)
-        if sure and self._direct and mine.st_nlink and stat.S_ISREG(mine.st_mode):
-            return True
+    def _still_there(self) -> bool:
+        """Whether the locked file is still what the path means: not replaced, no other link."""
         try:
             now = os.stat(self.path, follow_symlinks=self.path != self.real)
         except FileNotFoundError:
             return False
+        self.seen = mine = os.fstat(self.fd)
         if stat.S_IFMT(now.st_mode) not in (stat.S_IFREG, stat.S_IFLNK):
             raise ForeignFile(f"{self.path}: is not a regular file")
         same = (now.st_ino, now.st_dev) == (mine.st_ino, mine.st_dev)
@@ -323,9 +309,8 @@ def _make_room(newest: Lock) -> None:
 def _unlock(fd: int, *, close: bool) -> int:
     """Unlock a descriptor; return it, or -1 when it is closed now."""
     try:
-        (_filelock or native()).unlock_descriptor(
-            fd
-        )  # not by closing alone: a child just forked may have a copy
+        # not by closing alone: a child just forked may have a copy
+        (_filelock or native()).unlock_descriptor(fd)
     except OSError:
         close = True  # a file system without locks
     if close:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from .journal import Cells
+    from .pool.slot import Meter, Slot
     from .queue import Handlers, Layer
-    from .slot import Meter, Slot
 
     T = TypeVar("T")
     Outcome = Callable[["Attempt", Any, BaseException | None], Cells]
@@ -35,6 +35,10 @@ def current_job() -> Job:
         return _current.get()
     except LookupError:
         raise BadArgument("current_job() was called where no job runs") from None
+
+
+class _Nothing(BaseException):
+    """What takes the place of an exception that is not to come up any more."""
 
 
 class Attempt:
@@ -174,11 +178,13 @@ class Run:
             try:
                 with self._gate:
                     self.inside = None
-                    if self._thrown:
-                        self._throw(None)
-                        self._thrown = False
+                    thrown, self._thrown = self._thrown, False
+                if thrown:
+                    self._throw(_Nothing)  # in the place of one that is still on its way
+                    for _ in range(10_000):
+                        pass  # it comes up here
                 return
-            except (JobTimeout, Killed, Stopped):
+            except (JobTimeout, Killed, Stopped, _Nothing):
                 continue  # it came after the handler's end
 
     def interrupt_when_due(self) -> None:
@@ -197,11 +203,15 @@ class Run:
                 self._thrown = True
                 self._throw(type(attempt.ending))
 
-    def _throw(self, kind: type[BaseException] | None) -> None:
-        """Let an exception come up in the thread of the handler; None takes it back."""
+    def _throw(self, kind: type[BaseException]) -> None:
+        """Let an exception come up in the thread of the handler.
+
+        It is never taken back by NULL: after that CPython 3.11 goes round in circles in each thread
+        that is traced.
+        """
         import ctypes
 
-        what = ctypes.py_object() if kind is None else ctypes.py_object(kind)
+        what = ctypes.py_object(kind)
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.thread), what)
 
     def on_alarm(self, number: int, frame: object) -> None:

@@ -15,17 +15,17 @@ import signal
 import sys
 import time
 
-from . import hint, log
-from .beside import note
-from .errors import QueueError
-from .journal import read
-from .options import Options
-from .queue import Queue
-from .recover import ON_REQUEST, kill_requests
-from .run import Run, clock
+from .. import hint, log
+from ..beside import note
+from ..errors import QueueError
+from ..journal import read
+from ..options import Options
+from ..queue import Queue
+from ..recover import ON_REQUEST, kill_requests
+from ..run import Run, clock
+from ..stop import Stop
+from ..worker import Worker
 from .slot import ALL_LEAVE, LEFT, Meter, Slot, resident
-from .stop import Stop
-from .worker import Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ import struct
 import sys
 import time
 
-from .run import Attempt
+from ..run import Attempt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .journal import Cells
+    from ..journal import Cells
 
 LEFT = -1.0  # in the place of a deadline: this worker has ended of its own will
 ALL_LEAVE = -2.0  # or on a request that means all of them
