@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from . import campaign, preload, sabotage, scenes
+from . import campaign, preload, scenes
 
 pytestmark = pytest.mark.faults
 
@@ -38,15 +38,6 @@ def test_p3_p12_p18_p21_p29_p30_p31_each_call_of(name, library, request):
 
     print(result.name, result.cases, "cases")
     assert result.violations == []
-
-
-@pytest.mark.parametrize("missing", sabotage.WITHOUT)
-def test_the_campaign_notices_when_there_is_nothing_of(missing, library):
-    _, scene, _ = sabotage.WITHOUT[missing]
-
-    (result,) = campaign.campaign(False, [scene], without=missing)
-
-    assert result.violations
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
