@@ -30,9 +30,9 @@ def library(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", scenes.SCENES)
-def test_p3_p12_p18_p21_p29_p30_p31_each_call_of(name, library, request):
-    """P3, P12, P18, P21, P29, P30, P31: an error is an error, the old content is intact, all goes
-    on.
+def test_p3_p12_p18_p21_p22_p29_p30_p31_each_call_of(name, library, request):
+    """P3, P12, P18, P21, P22, P29, P30, P31: an error is an error, the old content is intact, all
+    goes on.
     """
     (result,) = campaign.campaign(not request.config.getoption("--all-faults"), [name])
 
