@@ -27,9 +27,9 @@ class Place:
     """A queue of three jobs in a folder of its own, and what was said of it."""
 
     def __init__(self, path, without=nothing):
-        self.path = path
-        self.path.mkdir(parents=True)
-        self.file = path / "queue.tsv"
+        path.mkdir(parents=True)
+        self.path = path.resolve()
+        self.file = self.path / "queue.tsv"
         self.without = without  # takes a safeguard away, in each process that uses the queue
         self.known = [self.queue().enqueue("run", name) for name in ("first", "second", "third")]
         self.cancelled = set()
