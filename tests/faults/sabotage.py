@@ -98,9 +98,9 @@ def the_error_that_the_hint_may_have():
 def the_release_of_a_lock_after_an_error():
     release = lock.Lock.release
 
-    def only_when_all_is_well(self):
+    def only_when_all_is_well(self, **named):
         if sys.exc_info()[0] is None:
-            release(self)
+            release(self, **named)
 
     lock.Lock.release = only_when_all_is_well
 
@@ -155,7 +155,7 @@ def the_inode_lock():
 def the_look_after_the_wait():
     """Whoever waited goes on with the file that it had opened before."""
 
-    def still_there(self):
+    def still_there(self, **named):
         self.seen = os.fstat(self.fd)
         return True
 
