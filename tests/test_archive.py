@@ -171,7 +171,7 @@ def test_cells_of_a_column_that_came_later_are_archived_too(queue):
     assert (queue.get(blue).cell("colour"), queue.get(blue).cell("size")) == ("blue", "5")
 
 
-def test_the_archive_is_as_open_as_the_queue_file(queue):
+def test_p34_the_archive_is_as_open_as_the_queue_file(queue):
     finished(queue, "2025-01-01")
     os.chmod(queue.path, 0o640)
 

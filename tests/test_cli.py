@@ -437,6 +437,31 @@ def test_a_number_that_is_none_is_shown_as_text(ask, queue):
     assert ask("show --json", job_id).doc["payload"] == {"a": ["nan", "-inf"]}
 
 
+def test_p24_no_command_shows_a_finished_job_as_running(ask, queue):
+    """P24: its row says processing until the next fold, and only the row."""
+    _, done, runs = queue.enqueue_many([("mail", 1), ("mail", 2), ("look", 3)])
+    queue.enqueue_many([("mail", 0)] * 3)  # one claim takes all but the first
+    seen = {}
+
+    def look(payload):
+        seen["row"] = Path(queue.path).read_text().splitlines()[2].split("\t")[3]
+        seen["list"] = [job["id"] for job in ask("list --json --status processing").doc]
+        seen["show"] = ask("show --json", done).doc["status"]
+        seen["stats"] = ask("stats --json").doc["statuses"]["completed"]
+        seen["export"] = [job["status"] for job in ask("export --json").doc][:3]
+
+    queue.process_jobs({"mail": str, "look": look})
+
+    assert seen.pop("row") == "processing"
+    assert done not in seen["list"] and runs in seen["list"]
+    assert seen == {
+        "list": seen["list"],
+        "show": "completed",
+        "stats": 2,
+        "export": ["completed", "completed", "processing"],
+    }
+
+
 def test_stats_counts_pending_jobs_by_kind(ask, queue):
     now = time.time()
     parent = queue.enqueue("mail", run_at=now + 3600)

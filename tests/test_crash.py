@@ -4,6 +4,7 @@ What is done is in tests/faults/scenes.py, what must hold in verdict.py; every c
 are beside them, in campaign.py: here is what the plain run can afford, and what was found there.
 """
 
+import contextlib
 import fcntl
 import os
 
@@ -11,6 +12,7 @@ import pytest
 from faults import calls, reader, scenes, verdict
 
 from dbbasic_queue import Queue, QueueError, errors
+from dbbasic_queue.errors import DuplicateId
 from dbbasic_queue.tsv import HEADER
 
 # Scenes of many calls: here every so many-th goes wrong, each one in tests/faults/test_calls.py.
@@ -71,6 +73,44 @@ def test_p3_p21_the_disk_is_full_from_each_call_on_of(scene, tmp_path):
 
     assert not problems, "\n".join(problems)
     assert count >= 1
+
+
+def interrupt_before(real, name, args):
+    raise KeyboardInterrupt
+
+
+def interrupt_after(real, name, args):
+    real(*args)
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("strike", [interrupt_before, interrupt_after, calls.io_error])
+def test_p3_a_retry_with_the_same_id_stores_the_job_once_whatever_went_wrong_at_each_call(
+    strike, tmp_path
+):
+    """P3: an exception out of a signal handler, at any call; an error of any sync.  The first one
+    is taken back.
+    """
+    base, id = scenes.Folder(tmp_path / "base"), "0123456789abcdef"
+    base.path.mkdir()
+    scenes.three_jobs(base)
+    counts = calls.syncs if strike is calls.io_error else calls.changes
+
+    for number in range(1, 100):
+        folder = base.copy(tmp_path / str(number))
+        mode = calls.Mode("struck at", False, counts, strike)
+        outcome = calls.attempt(lambda f=folder: f.queue().enqueue("run", id=id), mode, number)
+        if not outcome.struck:
+            break
+        before = set(folder.rows()) - set(folder.known.values())
+        with contextlib.suppress(DuplicateId):
+            folder.queue().enqueue("run", id=id)
+
+        assert outcome.raised
+        assert not before, outcome
+        assert set(folder.rows()) == {*folder.known.values(), id}
+
+    assert number > 1
 
 
 @pytest.mark.parametrize("scene", scenes.QUICK)

@@ -71,9 +71,11 @@ def test_p36_no_cell_is_a_formula_in_a_spreadsheet(run, queue, form, text):
     job_id = queue.enqueue("mail", text, columns={"tenant": text})
     finish(queue, job_id, error=text, result=text, priority=-7)
     number = queue.enqueue("mail", -5)
+    before = Path(queue.path).read_bytes()
 
     answer = run(f"export --format {form}")
 
+    assert Path(queue.path).read_bytes() == before
     first, second = table(answer.out, "," if form == "csv" else "\t")
     for cell in (*first.values(), *second.values(), *first):
         assert not cell.startswith(("=", "+", "@", "\t", "\r"))

@@ -1716,7 +1716,8 @@ def test_rows_that_are_added_or_removed_by_hand_while_a_worker_runs_are_not_mixe
 def test_p19_a_line_that_looks_pending_but_is_no_row_is_logged_once(queue, caplog):
     queue.enqueue_many([("t", n) for n in range(40)])
     with open(queue.path, "ab") as file:
-        file.write(b"0123456789abcdef\tt\t\x1b[31m\tpending\t1\t1\t0\t\t\tone cell\ttoo many\n")
+        row = b"0123456789abcdef\tt\t\x1b[31m\tpending\t1\t1\t0\t\t\tone cell\ttoo many"
+        file.write(row + b"x" * 100 + b"\n")
 
     queue.process_jobs({"t": str})
 
@@ -1724,6 +1725,7 @@ def test_p19_a_line_that_looks_pending_but_is_no_row_is_logged_once(queue, caplo
     assert record.levelno == logging.WARNING
     assert "42" in record.getMessage()  # the number of the line
     assert record.getMessage().isprintable()
+    assert "x" * 10 in record.getMessage() and "x" * 40 not in record.getMessage()  # the start
     assert queue.counts() == {"completed": 40}
 
 

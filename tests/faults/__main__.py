@@ -19,6 +19,7 @@ PARTS = {
     "roundtrips": "Texts, JSON, torn rows, any bytes",
     "hell": "Handlers from hell: each beside good jobs, in one process, a pool and an event loop",
     "security": "Rows, modes and owners, links and pipes that others plant",
+    "safeguards": "Proof that it notices: one safeguard at a time is taken away",
     "soak": "Many at once: producers, workers, kills, stops, hand edits, deletions",
 }
 
@@ -38,7 +39,7 @@ def main():
         begun, cases, violations = time.monotonic(), 0, []
         print(f"{PARTS[part]} ({part})", flush=True)
         for result in importlib.import_module(f"faults.{part}").campaign(given.bounded):
-            print(f"  {result.name:<60} {result.cases:>9,} {len(result.violations):>5}", flush=True)
+            print(f"  {result.name:<72} {result.cases:>9,} {len(result.violations):>5}", flush=True)
             for violation in result.violations:
                 print(f"    {violation}", flush=True)
             cases += result.cases

@@ -26,17 +26,18 @@ HERE = Path(__file__).resolve().parent
 STEP = 4  # in a bounded run each so many-th call meets all faults, every call those that kill
 
 
-def campaign(bounded, names=(), without=""):
+def campaign(bounded, names=(), without="", fault=""):
     """Yield a Result for each scene (or those of these names), from a process per processor.
 
-    `without` takes away a safeguard (see `sabotage`); then the first violation is enough.
+    `without` takes away a safeguard, by its name in `sabotage`: then the calls meet one fault only,
+    and the first violation is enough.
     """
     with tempfile.TemporaryDirectory() as folder:
         library = preload.build(folder)
         if library is None:
             raise RuntimeError("needs gcc and Linux")
         options = ["--bounded"] * bounded + [f"--scene={name}" for name in names]
-        found = list(_parts(library, [*options, f"--without={without}"]))
+        found = list(_parts(library, [*options, f"--without={without}", f"--fault={fault}"]))
     for name in names or scenes.SCENES:
         parts = [one for one in found if one["name"] == name]
         cases, wanted = (sum(one[what] for one in parts) for what in ("cases", "wanted"))
@@ -83,6 +84,7 @@ def main():
     parser.add_argument("--bounded", action="store_true")
     parser.add_argument("--scene", action="append", default=[])
     parser.add_argument("--without", default="")
+    parser.add_argument("--fault", default="")
     parser.add_argument("--calls", action="store_true", help="only the calls of one scene")
     options = parser.parse_args()
     logging.getLogger("dbbasic_queue").setLevel(logging.CRITICAL + 1)
@@ -90,7 +92,7 @@ def main():
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     if options.without:
-        sabotage.WITHOUT[options.without][0]()
+        getattr(sabotage, options.without)()
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # where a sync costs nothing
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         for number, name in enumerate(options.scene or scenes.SCENES):
@@ -161,9 +163,7 @@ class Part:
     def _faults_of(self, call):
         """Return the faults that this call is to meet."""
         every = [one for one in self._library.faults() if call.kind in one.at]
-        only = self._scene.faults
-        if self._options.without:
-            only = [sabotage.WITHOUT[self._options.without][2]]
+        only = [self._options.fault] if self._options.fault else self._scene.faults
         if only:
             return [one for one in every if one.name in only]
         if self._options.bounded and call.number % STEP:

@@ -1,9 +1,20 @@
-"""Safeguards that can be taken away, to show that the campaign notices."""
+"""What takes a safeguard away from outside of the package, in the process that calls it.
+
+`safeguards` has the table of them, with the scene that must notice each.
+"""
 
 import os
+import stat
 import sys
 
 from dbbasic_queue import archive, disk, files, hint, journal, lock, recover
+
+
+def nothing(*args, **named):
+    """What stands in the place of a safeguard."""
+
+
+# --- of a write
 
 
 def the_cut_after_a_failed_append():
@@ -87,37 +98,86 @@ def the_error_that_the_hint_may_have():
 def the_release_of_a_lock_after_an_error():
     release = lock.Lock.release
 
-    def only_when_all_is_well(self):
+    def only_when_all_is_well(self, **named):
         if sys.exc_info()[0] is None:
-            release(self)
+            release(self, **named)
 
     lock.Lock.release = only_when_all_is_well
 
 
-# What is missing: what takes it away, the scene, and the fault after which it must be seen.
-WITHOUT = {
-    "the cut after a failed append": (
-        the_cut_after_a_failed_append, "enqueue", "a short count, then ENOSPC from",
-    ),
-    "the look at the last byte": (
-        the_look_at_the_last_byte, "enqueue behind a torn line", "killed before",
-    ),
-    "the neighbour file": (the_neighbour_file, "retry", "killed after"),
-    "the sweep after a killed edit": (the_sweep_after_a_killed_edit, "cancel", "killed before"),
-    "the error of a sync": (the_error_of_a_sync, "enqueue_many", "EIO from"),
-    "the settling of a rename": (
-        the_settling_of_a_rename, "enqueue after an unsettled rename", "killed before",
-    ),
-    "the fold of what the dead have finished": (
-        the_fold_of_what_the_dead_have_finished, "recovery", "killed before",
-    ),
-    "the start lines": (the_start_lines, "tick", "killed before"),
-    "the room for outcomes": (the_room_for_outcomes, "tick", "ENOSPC for ever from"),
-    "the rows that an archive has already": (
-        the_rows_that_an_archive_has_already, "archive", "killed after",
-    ),
-    "the error that the hint may have": (the_error_that_the_hint_may_have, "purge", "EIO from"),
-    "the release of a lock after an error": (
-        the_release_of_a_lock_after_an_error, "enqueue", "ENOSPC from",
-    ),
-}  # fmt: skip
+# --- of what a power cut leaves
+
+
+def the_sync_of_the_neighbour():
+    real = os.fsync
+    os.fsync = lambda fd: None if stat.S_ISREG(os.fstat(fd).st_mode) else real(fd)
+
+
+def the_sync_of_folders():
+    disk.sync_folder = disk.sync_path = nothing
+
+
+def the_settling_for_the_dead():
+    disk.QueueFile.settle_rename = nothing
+
+
+def the_sync_of_rows():
+    disk.sync = nothing
+
+
+def the_sync_of_outcomes():
+    journal.sync = nothing
+
+
+def the_sync_of_the_workers_folder():
+    journal.sync_folder = nothing
+
+
+def the_sync_of_the_archive():
+    archive.sync = nothing
+
+
+# --- of who may be there at once
+
+
+def the_inode_lock():
+    """Only the neighbour queue.tsv.lock is taken."""
+    wait = lock.Lock._wait_for
+
+    def wait_for_the_neighbour(self, fd, timeout):
+        if fd != self.fd:
+            wait(self, fd, timeout)
+
+    lock.Lock._wait_for = wait_for_the_neighbour
+    disk.try_lock = lambda fd: True
+
+
+def the_look_after_the_wait():
+    """Whoever waited goes on with the file that it had opened before."""
+
+    def still_there(self, **named):
+        self.seen = os.fstat(self.fd)
+        return True
+
+    lock.Lock._still_there = still_there
+
+
+def the_process_mutex():
+    class Nobodys:
+        def acquire(self, **named):
+            return True
+
+        release = nothing
+
+    make = lock._Turn.__init__
+
+    def make_without(self, real):
+        make(self, real)
+        self.mutex = Nobodys()
+
+    lock._Turn.__init__ = make_without
+
+
+def the_claim_number():
+    """Each claim of a worker is its first."""
+    journal.WorkerFile.k = property(lambda worker: 0, nothing)

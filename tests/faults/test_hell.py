@@ -15,8 +15,8 @@ def found():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_p9_p18_a_bad_handler_ends_as_it_must_and_hurts_no_other(name, found):
-    """P9 to P18, P27, P34: in the calling process, in a pool, and among async handlers."""
+def test_p14_a_bad_handler_ends_as_it_must_and_hurts_no_other(name, found):
+    """P10 to P14, P16 to P18, P27, P34: in the calling process, in a pool, among async handlers."""
     violations = found[name].violations
 
     assert not violations, "\n".join(violations)

@@ -1,11 +1,6 @@
 """The power fails at any point: no acknowledged job is gone, and the queue goes on by itself."""
 
-import os
-import stat
-
 import pytest
-
-from dbbasic_queue import archive, disk, journal
 
 from . import cuts, power, record, true_cut
 from .disk import Disk
@@ -31,72 +26,6 @@ def test_p1_p2_p11_t14_a_true_power_cut(tmp_path):
     for result in found:
         assert not result.violations, "\n".join([result.name, *result.violations[:20]])
     assert all(result.cases for result in found) or true_cut.refused(tmp_path)
-
-
-# --- a campaign that notices nothing would be worth nothing
-
-
-def nothing(*args, **named):
-    """What stands in the place of a safeguard."""
-
-
-def no_sync_of_the_neighbour():
-    real = os.fsync
-    os.fsync = lambda fd: None if stat.S_ISREG(os.fstat(fd).st_mode) else real(fd)
-
-
-def no_sync_of_folders():
-    disk.sync_folder = disk.sync_path = nothing
-
-
-def no_settling_for_the_dead():
-    disk.QueueFile.settle_rename = nothing
-
-
-def no_sync_of_rows():
-    disk.sync = nothing
-
-
-def no_sync_of_outcomes():
-    journal.sync = nothing
-
-
-def no_sync_of_the_workers_folder():
-    journal.sync_folder = nothing
-
-
-def no_sync_of_the_archive():
-    archive.sync = nothing
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize(
-    ("name", "sync", "without", "noticed"),
-    [
-        ("cancel", "normal", no_sync_of_the_neighbour, ["posix"]),
-        ("first use", "normal", no_sync_of_folders, ["posix"]),
-        ("cancel", "normal", no_sync_of_folders, ["posix", "ext4"]),
-        ("cancel killed, enqueue", "normal", no_settling_for_the_dead, ["posix"]),
-        ("first use killed, enqueue", "normal", no_settling_for_the_dead, ["posix"]),
-        ("enqueue", "normal", no_sync_of_rows, ["posix", "ext4"]),
-        ("tick", "full", no_sync_of_outcomes, ["posix", "ext4"]),
-        ("tick", "full", no_sync_of_the_workers_folder, ["posix"]),
-        ("archive", "normal", no_sync_of_the_archive, ["posix", "ext4"]),
-    ],
-)
-def test_a_safeguard_that_is_taken_away_is_noticed(name, sync, without, noticed):
-    found = dict(zip(power.MODELS, cuts.results(name, sync, cuts.BOUNDED, without), strict=True))
-
-    assert [model for model, result in found.items() if result.violations] == noticed
-
-
-@pytest.mark.faults
-def test_a_true_cut_notices_that_rows_are_not_synced(tmp_path):
-    if true_cut.refused(tmp_path):
-        return
-    _, problems = true_cut.rounds(tmp_path, "normal", "as usual", 3, no_sync_of_rows)
-
-    assert any("is lost" in problem for problem in problems)
 
 
 # --- the log and the models
