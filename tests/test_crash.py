@@ -113,6 +113,29 @@ def test_p3_a_retry_with_the_same_id_stores_the_job_once_whatever_went_wrong_at_
     assert number > 1
 
 
+@pytest.mark.parametrize("strike", [interrupt_before, interrupt_after])
+def test_p8_an_exception_out_of_a_signal_handler_at_any_call_leaves_nothing_locked(strike, jobs):
+    def enqueue_and_look():
+        queue = jobs.queue(lock_timeout=0.2)
+        try:
+            queue.enqueue("run")
+        except KeyboardInterrupt:
+            for path in (jobs.file, jobs.file.with_name("queue.tsv.lock")):
+                with path.open() as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            queue.enqueue("run")
+            raise
+
+    for number in range(1, 100):
+        mode = calls.Mode("struck at", False, lambda *_: True, strike)
+        outcome = calls.attempt(enqueue_and_look, mode, number)
+        if not outcome.struck:
+            break
+
+        assert outcome.raised[:1] in [("KeyboardInterrupt",), ()], outcome  # none in a __del__
+    assert number > 9
+
+
 @pytest.mark.parametrize("scene", scenes.QUICK)
 def test_p20_a_reader_at_each_call_sees_whole_lines_and_every_job_of(scene, tmp_path):
     """P20: before and after each system call; only the very last line may be incomplete."""

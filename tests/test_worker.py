@@ -1584,6 +1584,35 @@ def test_a_job_times_out_in_another_thread_too(queue):
     assert queue.get(slow).error.startswith("timed out")
 
 
+def test_a_time_limit_in_another_thread_leaves_a_traced_program_running(queue, run_python):
+    """A debugger, or coverage."""
+    queue.enqueue("quick")
+    code = f"""
+        import sys, threading, time
+        from dbbasic_queue import Queue
+        def slow(payload):
+            until = time.monotonic() + 0.06
+            while time.monotonic() < until:
+                pass
+        def trace(*happening):
+            return None
+        threading.settrace(trace)
+        sys.settrace(trace)
+        for number in range(20):
+            Queue({queue.path!r}).enqueue("slow", timeout=0.05)
+        work = [{{"slow": slow, "quick": str}}, 1]
+        thread = threading.Thread(target=Queue({queue.path!r}).process_jobs, args=work)
+        thread.start()
+        thread.join()
+        print("goes on")
+    """
+    with run_python(code, stdout=-1) as child:
+        told, _ = child.communicate(timeout=30)
+
+    assert told == "goes on\n"
+    assert queue.counts()["completed"] >= 1
+
+
 def test_a_quick_job_is_not_hit_by_a_time_limit(queue):
     ids = queue.enqueue_many([{"job_type": "t", "timeout": 0.3} for _ in range(60)])
 
