@@ -5,6 +5,7 @@ import contextlib
 import errno
 import fcntl
 import io
+import itertools
 import os
 import threading
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dbbasic_queue import Queue, files
+from dbbasic_queue import Queue, files, journal
 from dbbasic_queue.errors import BadArgument, NotStored, QueueBusy, QueueError, UnknownJob
 from dbbasic_queue.journal import ROOM, WorkerFile, line
 from dbbasic_queue.tsv import HEADER, MAX_JSON
@@ -43,6 +44,10 @@ def ends_with(*endings):
 
 def to_write(name):
     return lambda path, flags, *more: path.endswith(name) and flags & os.O_RDWR
+
+
+def is_archive(path, *more):
+    return "/archive/" in path
 
 
 def is_folder(fd):
@@ -131,9 +136,11 @@ def test_a_busy_queue_is_an_error_also_where_nobody_tells_who_holds_it(queue, lo
 
 @pytest.mark.parametrize("where", ["this thread", "another thread"])
 def test_p8_an_edit_keeps_its_lock_while_its_process_uses_many_other_queues(where, tmp_path):
+    others = [Queue(tmp_path / f"{number}.tsv", sync="off") for number in range(70)]
+
     def use_the_others():
-        for number in range(70):
-            Queue(tmp_path / f"{number}.tsv", sync="off").enqueue("t")
+        for other in others:
+            other.enqueue("t")
 
     mine = Queue(tmp_path / "mine.tsv", sync="off", lock_timeout=0)
     id = mine.enqueue("t")
@@ -179,9 +186,11 @@ def test_an_edit_whose_neighbour_somebody_locks_starts_again(queue, monkeypatch)
 
     monkeypatch.setattr(os, "fsync", lock_it)
     cancelled = queue.cancel(id)
+    held = os.fstat(theirs[0])
     os.close(*theirs)
 
     assert cancelled
+    assert not os.path.samestat(held, os.stat(queue.path))
     assert queue.get(id).status == "cancelled"
 
 
@@ -264,7 +273,26 @@ def test_p22_an_archive_that_cannot_be_opened_is_an_error_and_no_missing_job(que
     id = queue.enqueue("t")
     queue.process_jobs({"t": str})
     queue.archive(0)
-    monkeypatch.setattr(os, "open", failing(errno.EIO, os.open, lambda path, *_: "/archive/" in path))
+    monkeypatch.setattr(
+        os, "open", failing(errno.EIO, os.open, lambda path, *_: "/archive/" in path)
+    )
+
+    with pytest.raises(QueueError, match=r"archive/.*: cannot be read: Input"):
+        queue.get(id)
+
+
+def test_p22_an_archive_that_cannot_be_read_is_an_error_and_no_missing_job(queue, monkeypatch):
+    id = queue.enqueue("t")
+    queue.process_jobs({"t": str})
+    queue.archive(0)
+    real = os.pread
+
+    def fail(fd, *more):
+        if is_archive(os.readlink(f"/proc/self/fd/{fd}")):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, *more)
+
+    monkeypatch.setattr(os, "pread", fail)
 
     with pytest.raises(QueueError, match=r"archive/.*: cannot be read: Input"):
         queue.get(id)
@@ -403,8 +431,8 @@ def test_p19_a_payload_nested_too_deeply_is_left_and_stops_no_tick(queue):
 
 def test_p4_a_last_line_without_its_newline_is_no_job_yet(queue):
     queue.enqueue("t")
-    by_hand(queue, "660d5fcf94d08615")
-    os.truncate(queue.path, os.path.getsize(queue.path) - 1)
+    with open(queue.path, "a") as file:
+        file.write("660d5fcf94d08615\tt\t{}\tpending\t1\t1\t0\t\t12")
 
     assert queue.get("660d5fcf94d08615") is None
 
@@ -417,6 +445,13 @@ def test_p7_rows_longer_than_a_block_are_read_in_order(queue):
     queue.process_jobs({"t": ran.append})
 
     assert ran == payloads
+
+
+def test_a_file_that_is_nothing_but_a_header_without_its_newline_has_no_job(queue):
+    Path(queue.path).parent.mkdir()
+    Path(queue.path).write_bytes(HEADER.line + b"\tmine")
+
+    assert queue.get("660d5fcf94d08615") is None
 
 
 @pytest.mark.parametrize("id", [5, None, "no such job"])
@@ -493,13 +528,21 @@ def test_what_is_no_workers_file_is_left_as_it_is_and_stops_no_tick(queue, caplo
     assert caplog.text.count("is no worker's file") >= 2
 
 
+def claimed_by(queue, id):
+    """Let every job be claimed by a worker, and return its file."""
+    with queue.edit() as e:
+        for job in list(e.scan()):
+            e.change(job, status="processing", worker=f"{id}.1")
+    file = Path(queue.path + ".d/workers", id + ".tsv")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(line(0, "worker", id.encode(), 0, 1.0, {}))
+    return file
+
+
 def test_p9_a_worker_whose_file_cannot_be_opened_is_not_taken_for_dead(queue, monkeypatch):
     queue.enqueue("t")
-    with queue.edit() as e:
-        e.change(next(e.scan()), status="processing", worker="w-1-abc.1")
-    folder = Path(queue.path + ".d/workers")
-    folder.mkdir(parents=True)
-    (folder / "w-1-abc.tsv").write_bytes(line(0, "worker", b"w-1-abc", 0, 1.0, {}))
+    claimed_by(queue, "w-1-abc")
+
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", failing(errno.EACCES, os.open, to_write("w-1-abc.tsv")))
         queue.process_jobs({"t": str})
@@ -508,28 +551,28 @@ def test_p9_a_worker_whose_file_cannot_be_opened_is_not_taken_for_dead(queue, mo
 
 
 @pytest.mark.parametrize("call", ["pread", "flock"])
-def test_p10_a_dead_worker_whose_file_cannot_be_read_is_taken_in_by_a_later_tick(
-    queue, call, monkeypatch
+@pytest.mark.parametrize("good", range(3))
+def test_p10_a_dead_worker_whose_file_fails_at_some_call_is_taken_in_by_a_later_tick(
+    queue, call, good, monkeypatch
 ):
     id = queue.enqueue("t")
-    with queue.edit() as e:
-        e.change(next(e.scan()), status="processing", worker="w-1-abc.1")
-    folder = Path(queue.path + ".d/workers")
-    folder.mkdir(parents=True)
-    dead = folder / "w-1-abc.tsv"
-    dead.write_bytes(line(0, "worker", b"w-1-abc", 0, 1.0, {}))
+    claimed_by(queue, "w-0-abc")
+    dead = claimed_by(queue, "w-1-abc")
+    dead.with_name("w-2-abc.tsv").touch()
     where = os if call == "pread" else fcntl
+    calls = itertools.count()
 
-    def of_the_dead(fd, *_):
-        return os.path.samestat(os.fstat(fd), dead.stat())
+    def is_late_and_of_the_dead(fd, *_):
+        return os.path.samestat(os.fstat(fd), dead.stat()) and next(calls) >= good
 
-    with monkeypatch.context() as patch, pytest.raises((QueueError, OSError)):
-        patch.setattr(where, call, failing(errno.EIO, getattr(where, call), of_the_dead))
+    with monkeypatch.context() as patch, contextlib.suppress(QueueError):
+        real = getattr(where, call)
+        patch.setattr(where, call, failing(errno.EIO, real, is_late_and_of_the_dead))
         queue.process_jobs({"t": str})
     queue.process_jobs({"t": str})
 
     assert queue.get(id).status == "completed"
-    assert not dead.exists()
+    assert not dead.parent.exists()
 
 
 def test_damage_in_a_workers_file_is_kept_aside_once(queue):
@@ -545,7 +588,7 @@ def test_damage_in_a_workers_file_is_kept_aside_once(queue):
 
 
 @pytest.fixture
-def journal(queue):
+def long_file(queue):
     """A worker's file with many lines, under the queue's lock."""
     queue.enqueue("t")
     with queue.edit():
@@ -558,39 +601,39 @@ def journal(queue):
         file.close()
 
 
-def test_p12_a_long_workers_file_is_shortened_to_the_jobs_that_run(journal):
-    journal.shorten({b"new"})
-    journal.append(line(1, "end", b"new", 1, 1.0, {}), durable=False)
+def test_p12_a_long_workers_file_is_shortened_to_the_jobs_that_run(long_file):
+    long_file.shorten({b"new"})
+    long_file.append(line(1, "end", b"new", 1, 1.0, {}), durable=False)
 
-    lines = Path(journal.path).read_bytes().split(b"\n")
+    lines = Path(long_file.path).read_bytes().split(b"\n")
     assert [text.split(b"\t")[1:2] for text in lines[1:-1]] == [[b"start"], [b"end"]]
 
 
 @pytest.mark.parametrize("call", ["rename", "open"])
 def test_p12_where_no_shorter_one_can_be_made_the_long_workers_file_serves(
-    journal, call, monkeypatch
+    long_file, call, monkeypatch
 ):
-    before = os.path.getsize(journal.path)
+    before = os.path.getsize(long_file.path)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, call, failing(errno.ENOSPC))
-        journal.shorten({b"new"})
-    journal.append(line(1, "end", b"new", 1, 1.0, {}), durable=False)
+        long_file.shorten({b"new"})
+    long_file.append(line(1, "end", b"new", 1, 1.0, {}), durable=False)
 
-    assert os.listdir(os.path.dirname(journal.path)) == [os.path.basename(journal.path)]
-    assert Path(journal.path).read_bytes()[before:].startswith(b"1\tend\tnew")
+    assert os.listdir(os.path.dirname(long_file.path)) == [os.path.basename(long_file.path)]
+    assert Path(long_file.path).read_bytes()[before:].startswith(b"1\tend\tnew")
 
 
-def test_a_worker_whose_file_is_deleted_neither_shortens_it_nor_goes_on_under_its_name(journal):
-    id, folder = journal.id, os.path.dirname(journal.path)
-    os.unlink(journal.path)
+def test_a_worker_whose_file_is_deleted_neither_shortens_it_nor_goes_on_under_its_name(long_file):
+    id, folder = long_file.id, os.path.dirname(long_file.path)
+    os.unlink(long_file.path)
 
-    journal.shorten({b"new"})
-    journal.renew_if_lost()
+    long_file.shorten({b"new"})
+    long_file.renew_if_lost()
 
     assert os.listdir(folder) == []
-    assert journal.id != id
-    assert not journal.registered
+    assert long_file.id != id
+    assert not long_file.registered
 
 
 def test_a_note_that_is_written_again_holds_the_new_words_only(queue):
@@ -659,3 +702,146 @@ def test_p33_what_makes_no_sense_together_is_refused_before_anything_runs(queue,
         queue.process_jobs(handlers, **options)
 
     assert queue.get(id).attempts == 0
+
+
+# --- a worker, and what others do to the file meanwhile
+
+
+def in_place(queue, old, new):
+    """Write over a part of the file, as some editors do."""
+    content = Path(queue.path).read_bytes()
+    with open(queue.path, "r+b") as file:
+        file.write(content.replace(old, new))
+
+
+def test_p25_a_row_that_is_given_another_type_in_place_while_a_job_runs_runs_in_this_tick(queue):
+    ran = []
+
+    def handler(payload):
+        ran.append(payload)
+        in_place(queue, b"\tnobodys\t", b"\tmy-type\t")
+
+    queue.enqueue("my-type", "first")
+    queue.enqueue("nobodys", "second")
+    queue.enqueue("another", "x" * 70_000)
+    queue.process_jobs({"my-type": handler})
+
+    assert ran == ["first", "second"]
+
+
+def test_p25_a_row_that_is_spoilt_in_place_while_rows_are_added_is_left_and_the_others_run(queue):
+    ran = []
+
+    def handler(payload):
+        ran.append(payload)
+        if payload == "first":
+            in_place(queue, b'"spoilt"\tpending', b'"spoilt"\tpExding')
+            queue.enqueue("t", "last")
+
+    third = "x" * 70_000
+    queue.enqueue_many([("t", "first"), ("t", "spoilt"), ("t", third)])
+    queue.process_jobs({"t": handler})
+
+    assert ran == ["first", third, "last"]
+    assert b"pExding" in Path(queue.path).read_bytes()
+
+
+def test_a_job_that_a_running_one_adds_to_its_group_is_waited_for(queue):
+    ran = []
+
+    def handler(payload):
+        ran.append(payload)
+        if payload == "first":
+            queue.enqueue("t", "added", group="g")
+
+    queue.enqueue("t", "first", group="g")
+    queue.enqueue("t", "end", after="ok:@g")
+    queue.process_jobs({"t": handler})
+
+    assert ran == ["first", "added", "end"]
+
+
+def copy_all_lines(queue):
+    copies = Path(queue.path).read_bytes().split(b"\n", 1)[1]
+    with open(queue.path, "ab") as file:
+        file.write(copies)
+
+
+def test_p11_a_copied_line_of_a_waiting_job_is_found_by_a_full_look_and_runs(queue):
+    queue.enqueue("t", after=queue.enqueue("t"))
+    copy_all_lines(queue)
+
+    for _ in range(3):
+        queue.process_jobs({"t": str})
+        Path(queue.path + ".d/hint").unlink(missing_ok=True)
+
+    assert queue.counts() == {"completed": 4}
+
+
+def test_p10_a_copied_line_of_a_dead_workers_job_is_taken_in_too(queue):
+    queue.enqueue("t")
+    claimed_by(queue, "w-1-abc")
+    copy_all_lines(queue)
+
+    for _ in range(3):
+        queue.process_jobs({"t": str})
+
+    assert queue.counts() == {"completed": 2}
+
+
+def test_p18_a_job_is_not_begun_where_its_start_cannot_be_written(queue, monkeypatch):
+    ids = queue.enqueue_many([("t", 1), ("t", 2)])
+    monkeypatch.setattr(journal, "_PAUSES", (0.0, 0.0))
+    ran = []
+
+    with monkeypatch.context() as patch, pytest.raises(QueueError, match="no further job"):
+        full = failing(errno.ENOSPC, os.pwrite, lambda fd, data, at: b"\tstart\t" in data)
+        patch.setattr(os, "pwrite", full)
+        queue.process_jobs({"t": ran.append})
+
+    assert ran == []
+    assert [(queue.get(id).status, queue.get(id).attempts) for id in ids] == [("pending", 0)] * 2
+
+
+def test_p17_a_child_that_a_handler_forks_and_that_comes_back_changes_nothing(queue):
+    me, children = os.getpid(), []
+    ids = queue.enqueue_many([("t", 1), ("t", 2)])
+
+    try:
+        queue.process_jobs({"t": lambda payload: children.append(os.fork())})
+    finally:
+        if os.getpid() != me:
+            os._exit(len(children))
+    begun = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+
+    assert begun == [1, 2]  # each child came back from the job in which it was made, and left
+    assert [(queue.get(id).status, queue.get(id).attempts) for id in ids] == [("completed", 1)] * 2
+
+
+def test_p10_an_idle_worker_takes_in_another_that_dies_within_a_second(queue, monkeypatch):
+    id = queue.enqueue("t")
+    other = os.open(claimed_by(queue, "w-1-abc"), os.O_RDWR)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    clock, sleep, slept = time.clock_gettime, time.sleep, []
+
+    def die_meanwhile(seconds):
+        if not slept:
+            os.close(other)
+        slept.append(seconds)
+        sleep(seconds / 20)
+
+    monkeypatch.setattr(time, "clock_gettime", lambda which: 20 * clock(which))
+    monkeypatch.setattr(time, "sleep", die_meanwhile)
+    queue.process_jobs({"t": str}, run_for=60, max_jobs=1)
+
+    assert queue.get(id).status == "completed"
+
+
+def test_p25_a_tick_gives_up_a_file_that_is_saved_by_hand_all_the_time(queue, monkeypatch):
+    id = queue.enqueue("t")
+
+    with monkeypatch.context() as patch, pytest.raises(QueueBusy, match="without the lock"):
+        patch.setattr(os, "fsync", lambda fd: in_place(queue, b"", b""))
+        queue.process_jobs({"t": str})
+
+    assert queue.get(id).status == "pending"
