@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from dbbasic_queue import Queue, files, journal
+from dbbasic_queue import Queue, journal, mount
+from dbbasic_queue.beside import note
 from dbbasic_queue.errors import BadArgument, NotStored, QueueBusy, QueueError, UnknownJob
 from dbbasic_queue.journal import ROOM, WorkerFile, line
 from dbbasic_queue.tsv import HEADER, MAX_JSON
@@ -355,7 +356,7 @@ def test_a_system_without_a_call_serves_as_well(queue, call, monkeypatch):
 
 
 def test_where_no_list_of_mounts_is_no_mount_is_refused(queue, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "MOUNTS", str(tmp_path / "nothing"))
+    monkeypatch.setattr(mount, "MOUNTS", str(tmp_path / "nothing"))
 
     assert queue.enqueue("t")
 
@@ -640,8 +641,8 @@ def test_a_note_that_is_written_again_holds_the_new_words_only(queue):
     queue.enqueue("t")
     path = os.path.join(queue.file.make_side(), "note")
 
-    queue.file.note(path, b"many words\n")
-    queue.file.note(path, b"few\n")
+    note(path, b"many words\n", queue.path)
+    note(path, b"few\n", queue.path)
 
     assert Path(path).read_bytes() == b"few\n"
 
