@@ -46,6 +46,7 @@ setup(
             "hypothesis",
             "ruff",
             "mypy",
+            "coverage>=7.17",
             "flask",
             "pillow",
             "duckdb",

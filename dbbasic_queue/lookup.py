@@ -127,8 +127,6 @@ def archived(file: "QueueFile", id: str) -> Job | None:
                 last = block[at : block.find(b"\n", at)]
         cells = row(last, header) if last and header else None
         return Job(cells, header) if cells and header else None
-    except OSError as error:
-        raise QueueError(f"{path}: cannot be read: {error.strerror}") from error
     finally:
         os.close(fd)
 

@@ -24,6 +24,8 @@ FOLDERS = itertools.count()
 MEMORY = "/dev/shm"
 # With -S a Python starts in a third of the time: what .pth files import is none of our business.
 PACKAGES = f"import sys; sys.path += {[path for path in sys.path if 'site-packages' in path]}"
+if "COVERAGE_PROCESS_CONFIG" in os.environ:  # tests/covered.py counts these children too
+    PACKAGES += "; import coverage; coverage.process_startup()"
 
 # filelock's time-outs would otherwise never end while the clock is frozen.
 freezegun.configure(extend_ignore_list=["filelock"])
