@@ -148,11 +148,12 @@ class Lock:
         turn = self._turn
         assert turn is not None
         try:
-            if self.fd >= 0:
-                self.fd = _unlock(self.fd, close=True)
+            fd, self.fd = self.fd, -1  # first: its number may be another file's once it is closed
+            if fd >= 0:
+                _unlock_and_close(fd)
             if self._neighbour >= 0 and (not lent or identity(self._neighbour) == self._own):
-                self._neighbour = _unlock(self._neighbour, close=False)
-        except BaseException:  # out of a signal handler: closing frees the rest
+                _unlock(self._neighbour)
+        except BaseException:  # out of a signal handler
             self.close()
             raise
         finally:
@@ -163,7 +164,8 @@ class Lock:
     def replaced_by(self, fd: int) -> int:
         """Go on with the file that was just renamed into place, and locked before; return -1."""
         old, self.fd = self.fd, fd
-        return _unlock(old, close=True)
+        _unlock_and_close(old)
+        return -1
 
     def _take(self, timeout: float, create: "Callable[[str], None] | None") -> bool:
         if os.name == "nt":
@@ -306,20 +308,22 @@ def _make_room(newest: Lock) -> None:
             _open.pop(lock, None)
 
 
-def _unlock(fd: int, *, close: bool) -> int:
-    """Unlock a descriptor; return it, or -1 when it is closed now."""
+def _unlock_and_close(fd: int) -> None:
     try:
-        # not by closing alone: a child just forked may have a copy
-        (_filelock or native()).unlock_descriptor(fd)
-    except OSError:
-        close = True  # a file system without locks
-    if close:
+        _unlock(fd)
+    finally:
         try:
-            os.close(fd)
+            os.close(fd)  # which frees it too, should a signal handler raise before
         except OSError:
             pass  # it is closed all the same, and all that had to be stored is synced by now
-        return -1
-    return fd
+
+
+def _unlock(fd: int) -> None:
+    """Unlock a descriptor: to close it is not enough, since a child just forked may have a copy."""
+    try:
+        (_filelock or native()).unlock_descriptor(fd)
+    except OSError:
+        pass  # a file system without locks
 
 
 def native() -> "Any":
