@@ -132,6 +132,29 @@ def test_one_job_is_run_in_two_rewrites(tmp_path, monkeypatch):
     assert sum(str(target).endswith("queue.tsv") for target in renames) == 2
 
 
+def test_a_full_look_reads_the_file_once_and_takes_next_to_no_row_apart(queues, monkeypatch):
+    queue, _ = queues[MANY]
+    data = Path(queue.path).read_bytes()
+    read, real = [], os.pread
+    monkeypatch.setattr(os, "pread", lambda *given: read.append(real(*given)) or read[-1])
+    looks, counts = [], []
+
+    for _ in range(5):
+        forget_the_hint(queue)
+        read.clear()
+        begun = time.process_time()
+        queue.process_jobs({"note": print})
+        looks.append(time.process_time() - begun)
+        begun = time.process_time()
+        assert data.count(b"\tpending\t") >= MANY
+        counts.append(time.process_time() - begun)
+
+    look, count = min(looks), min(counts)
+    print(f"{sum(map(len, read)) / len(data):.3f} of the file; {look:.3f} s, a count {count:.3f} s")
+    assert sum(map(len, read)) < 1.05 * len(data) + 10_000
+    assert look < 9 * count + 0.005
+
+
 # --- system calls
 
 TEN_OF_EACH = """
