@@ -1,7 +1,7 @@
 """Which rows to run next: one look at the whole file, kept for as long as the file is the one we
 wrote ourselves.
 
-A byte regex matches only rows that are pending and due, so a million scheduled rows cost one pass
+A byte regex leaves out pending rows that are plainly for later, so a million of them cost one pass
 over bytes.  Due rows are kept as one number each, whose order is (queue rank, priority, run_at,
 position).
 """
@@ -11,7 +11,7 @@ import re
 import time
 from bisect import bisect_left, insort
 
-from .after import WAITING, named
+from .after import named
 from .edit import Edit, new_offset
 from .errors import QueueError
 from .files import blocks, close_own, identity, stamp_of
@@ -112,13 +112,13 @@ class Look:
     def _scan(self, fd: int, edit: Edit, start: int, stop: int, now: float) -> list[int]:
         tickets: list[int] = []
         limit = int(now)
-        pattern = _due_pattern(max(limit, self.bound - 1 if self.bound < NEVER_DUE else NEVER_DUE))
+        pattern = _not_for_later(max(limit, self.bound - 1))
         step = 1
         for offset, block in blocks(fd, start, stop):
             for begin, end in lines_with(block, (b"\tprocessing\t",)):
-                self._note(edit, block, offset, begin, end, PROCESSING)
-            for begin, end in lines_with(block, WAITING):
-                self._note(edit, block, offset, begin, end, PENDING)
+                cells = row(block[begin:end], edit.header)
+                if cells is not None and cells[3] == PROCESSING:
+                    self._hold(Job(cells, edit.header, offset + begin, end - begin + 1))
             found = pattern.search(block)
             while found:
                 begin = block.rfind(b"\n", 0, found.start()) + 1
@@ -129,7 +129,7 @@ class Look:
                 if cells is not None and cells[3] == PENDING and cells[0] not in self.waiting:
                     job = Job(cells, edit.header, offset + begin, end - begin + 1)
                     if job.raw("after"):
-                        self.wait(job)  # spoilt by hand: not taken for none
+                        self.wait(job)
                     elif job.is_due(now):
                         ticket = self.ticket(job)
                         if ticket is not None:
@@ -138,22 +138,16 @@ class Look:
                         # coarse, so that falling times need few new patterns
                         self.bound = max(limit + 1, job.run_at - step)
                         step = min(step * 2, 3600)
-                        pattern = _due_pattern(max(limit, self.bound - 1))
+                        pattern = _not_for_later(max(limit, self.bound - 1))
                 found = pattern.search(block, end)
         return tickets
 
-    def _note(
-        self, edit: Edit, block: bytes, offset: int, begin: int, end: int, status: bytes
-    ) -> None:
-        cells = row(block[begin:end], edit.header)
-        if cells is not None and cells[3] == status:
-            job = Job(cells, edit.header, offset + begin, end - begin + 1)
-            if status == PROCESSING and cells[0] in self.processing:
-                self.twins.append(job)
-            elif status == PROCESSING:
-                self.processing[cells[0]] = job
-            elif job.raw("after"):
-                self.wait(job)
+    def _hold(self, job: Job) -> None:
+        """Take in a row that is processing."""
+        if job.cells[0] in self.processing:
+            self.twins.append(job)
+        else:
+            self.processing[job.cells[0]] = job
 
     def ticket(self, job: Job) -> int | None:
         """Return a due row's place in the order as one number, None when it is not for us."""
@@ -260,22 +254,21 @@ class _Rows:
         return Job(cells, self._edit.header, at, end - begin + 1) if cells else None
 
 
-def _due_pattern(limit: int) -> "re.Pattern[bytes]":
-    """Return what finds pending rows with run_at <= limit, or equal to created_at."""
+def _not_for_later(limit: int) -> "re.Pattern[bytes]":
+    """Return what finds pending rows, but for those that are plainly not due by a limit and wait
+    for no other: with a whole run_at above it that is not created_at, and no `:` in what follows.
+    """
     return re.compile(
-        rb"\tpending\t(\d+)(?:\.\d*)?\t(?:\1|%b)(?:\.\d*)?\t" % _at_most(limit).encode()
+        rb"\tpending\t(?!(\d+)\t(?!\1\t)(?:%b)\t\d+\t*(?:\n|[^:\n]*\n))" % _above(limit).encode()
     )
 
 
-def _at_most(limit: int) -> str:
-    """Return a regex for the whole numbers up to a limit, without leading zeros."""
+def _above(limit: int) -> str:
+    """Return a regex for the whole numbers above a limit, without leading zeros."""
     if limit >= NEVER_DUE - 1:
-        return r"\d+"
-    digits = str(max(limit, 0))
-    forms = [rf"(?!\d{{{len(digits)}}})\d+"] if len(digits) > 1 else []
-    for at, digit in enumerate(digits):
-        if digit != "0":
-            rest = len(digits) - at - 1
-            forms.append(f"{digits[:at]}[0-{int(digit) - 1}]" + (rf"\d{{{rest}}}" if rest else ""))
-    forms.append(digits)
-    return "|".join(forms)
+        return "(?!)"
+    form = "(?!)"
+    for rest, digit in enumerate(reversed(str(limit))):
+        same = digit + form
+        form = f"(?:{same}|[{int(digit) + 1}-9]\\d{{{rest}}})" if digit != "9" else same
+    return rf"{form}|\d{{{len(str(limit)) + 1},}}"

@@ -7,7 +7,6 @@ down the whole graph.
 """
 
 from bisect import bisect_left
-from itertools import accumulate
 
 from . import after, hint
 from .add import last_id
@@ -45,8 +44,8 @@ class Edit:
         self._durable = durable
         self._create = create
         self._changed: dict[int, Job | None] = {}  # by offset; None is a removed row
-        self._sizes: dict[int, int] = {}  # of those rows as they stand in the file
-        self._lines: dict[int, bytes] = {}  # and as they will
+        self._removed: dict[int, int] = {}  # sizes of removed rows, by offset
+        self._moves: tuple[list[int], list[int]] = ([], [0])
         self.added: list[Job] = []
         self._by_id: dict[bytes, Job | None] = {}
         self._counts: dict[str, after.GroupCount] = {}
@@ -220,7 +219,6 @@ class Edit:
             self.added = [new if job.cells[0] == new.cells[0] else job for job in self.added]
         else:
             self._changed[new.at] = new
-            self._sizes[new.at] = new.size
         return new
 
     def add(self, job: Job) -> str:
@@ -232,7 +230,8 @@ class Edit:
         given = [job.cells[0] for job in jobs if job.cells[0]]
         if given:
             self._refuse_duplicates(given)
-        ids = iter(new_ids(len(jobs) - len(given), self._highest()))
+        highest = max(self.last_id, self.added[-1].id if self.added else "")
+        ids = iter(new_ids(len(jobs) - len(given), highest))
         for job in jobs:
             if not job.cells[0]:
                 job.cells[0] = next(ids).encode()
@@ -246,9 +245,6 @@ class Edit:
         self.added += jobs
         self._counts.clear()
         return [job.id for job in jobs]
-
-    def _highest(self) -> str:
-        return max(self.last_id, self.added[-1].id if self.added else "")
 
     def _refuse_duplicates(self, given: list[bytes]) -> None:
         if len(set(given)) < len(given):
@@ -268,7 +264,7 @@ class Edit:
             self.added = [other for other in self.added if other.cells[0] != job.cells[0]]
         else:
             self._changed[job.at] = None
-            self._sizes[job.at] = job.size
+            self._removed[job.at] = job.size
 
     # --- the end
 
@@ -279,14 +275,13 @@ class Edit:
         self._committed = True
         if not self._changed and not self.added:
             return
-        target = self.header
-        if self._wanted or self._changed:
-            target = self.header.with_columns(self._wanted)
-        if not self._changed and target is self.header:
+        widen = self._wanted or self._changed
+        target = self.header.with_columns(self._wanted) if widen else self.header
+        if self._changed or target is not self.header:
+            self._file.replace(self._pieces(target), self.seen)
+        else:
             rows = b"".join(job.line(target) for job in self.added)
             self._file.append(rows, durable=self._durable)
-        else:
-            self._file.replace(self._pieces(target), self.seen)
         self.widened = target is not self.header
 
     def give_up(self) -> None:
@@ -302,14 +297,18 @@ class Edit:
         if target is not self.header:
             yield from self._widened(target)
             return
-        at = 0
-        for start in sorted(self._changed):
+        at = moved = 0
+        self._moves = starts, shifts = sorted(self._changed), [0]
+        for start in starts:
             if start > at:
                 yield at, start
             job = self._changed[start]
-            line = self._lines[start] = job.line(self.header) if job is not None else b""
+            line = job.line(self.header) if job is not None else b""
             yield line
-            at = start + self._sizes[start]
+            size = job.size if job is not None else self._removed[start]
+            at = start + size
+            moved += len(line) - size
+            shifts.append(moved)
         if at < self.size:
             yield at, self.size
         yield b"".join(job.line(self.header) for job in self.added)
@@ -338,11 +337,12 @@ class Edit:
 
     def moves(self) -> "tuple[list[int], list[int]]":
         """After a commit: where changed rows began, and how far what follows each has moved."""
-        starts = sorted(self._changed)
-        for at, job in self._changed.items():
+        starts, shifts = self._moves
+        for start, before, moved in zip(starts, shifts, shifts[1:], strict=False):
+            job = self._changed[start]
             if job is not None:
-                job.size = len(self._lines[at])
-        return starts, [0, *accumulate(len(self._lines[at]) - self._sizes[at] for at in starts)]
+                job.size += moved - before
+        return starts, shifts
 
 
 def new_offset(at: int, starts: list[int], shifts: list[int]) -> int:

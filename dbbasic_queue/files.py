@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BLOCK = 1 << 20
+BLOCK = 1 << 18  # of a file at a time: it stays in the cache of the processor
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 MOUNTED = (
     "this file alone is mounted here, and an edit puts a new file in its place;"
@@ -278,16 +278,15 @@ def last_line(fd: int, size: int) -> bytes:
 
 
 def blocks(fd: int, start: int, stop: int | None = None) -> "Iterator[tuple[int, bytes]]":
-    """Yield (offset, bytes) of about a MiB of whole lines; an unended last one is left out."""
-    rest = b""
-    while stop is None or start + len(rest) < stop:
-        want = BLOCK if stop is None else min(BLOCK, stop - start - len(rest))
-        block = read_at(fd, want, start + len(rest))
-        if not block:
-            return
-        block = rest + block if rest else block
+    """Yield (offset, bytes) of about a BLOCK of whole lines; an unended last one is left out."""
+    want, had = BLOCK, 0
+    while stop is None or start < stop:
+        block = read_at(fd, want if stop is None else min(want, stop - start), start)
         cut = block.rfind(b"\n") + 1
         if cut:
-            yield start, block[:cut] if cut < len(block) else block
-            start += cut
-        rest = block[cut:]
+            yield start, block[:cut]
+            start, want, had = start + cut, BLOCK, 0
+        elif len(block) > had:  # a line that is longer
+            want, had = want * 4, len(block)
+        else:
+            return

@@ -144,7 +144,8 @@ class Job:
 
     def is_due(self, now: float) -> bool:
         """Whether the row's time has come; a clock that steps back delays no job for at once."""
-        return self.run_at <= now or self.run_at == self.created_at
+        run_at = self.run_at
+        return run_at <= now or run_at == self.created_at
 
     def as_dict(self) -> "dict[str, Any]":
         """Return the nine documented keys."""
@@ -163,18 +164,18 @@ class Job:
 
     def copy(self) -> "Job":
         """Return a copy whose cells may be changed."""
-        new = Job(self.cells.copy(), self.header, self.at, self.size)
+        new = Job(self.cells[:], self.header, self.at, self.size)
         new._payload = self._payload
         new._record = self._record
         return new
 
     def with_cells(self, cells: "Mapping[str, bytes]") -> "Job":
         """Return a copy with other cells, as they stand in a file; it has the columns they need."""
-        index = self.header.index
-        missing = {name for name, cell in cells.items() if cell and name not in index}
         new = self.copy()
-        if missing:
-            new.header = self.header.with_columns(missing)
+        index = self.header.index
+        if not cells.keys() <= index.keys():
+            missing = {name for name, cell in cells.items() if cell and name not in index}
+            new.header = self.header.with_columns(missing) if missing else self.header
             new.cells = self.line(new.header)[:-1].split(b"\t")
             index = new.header.index
         for name, cell in cells.items():
@@ -222,6 +223,10 @@ class Job:
             return self.payload is not _UNREAD
         except ValueError:
             return False
+
+    def forget_payload(self) -> None:
+        """Read the payload from its cell when it is asked for again."""
+        self._payload = _UNREAD
 
     def set_record(self, record: "Callable[..., None]") -> None:
         self._record = record

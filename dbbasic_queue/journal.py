@@ -65,15 +65,18 @@ class Line:
         self.cells = cells
 
 
-def line(k: int, event: str, id: bytes, attempt: int, at: float, cells: "Cells") -> bytes:
+def _line(k: bytes, event: bytes, id: bytes, attempt: int, cells: "Cells") -> bytes:
     """Return a journal line with its CRC."""
-    parts = [b"%d\t%b\t%b\t%d\t%.3f" % (k, event.encode(), id, attempt, at)]
-    parts += [b"%b=%b" % (name.encode(), cell) for name, cell in cells.items()]
-    return _closed(b"\t".join(parts))
-
-
-def _closed(body: bytes) -> bytes:
+    parts = [b"%b\t%b\t%b\t%d\t%.3f" % (k, event, id, attempt, time.time())]
+    parts += [name.encode() + b"=" + cell for name, cell in cells.items()]
+    body = b"\t".join(parts)
     return b"%b\t%08x\n" % (body, crc32(body))
+
+
+def _line_of(job: Job, event: bytes, cells: "Cells") -> bytes:
+    """Return a line about a run of a claimed job."""
+    k = job.raw("worker").rpartition(b".")[2]
+    return _line(k, event, job.cells[0], job.attempts + 1, cells)
 
 
 def claim_number(job: Job) -> int:
@@ -83,21 +86,17 @@ def claim_number(job: Job) -> int:
 
 def start_line(job: Job, max_attempts: int) -> bytes:
     """Return the line that says a claimed job has started, and after how many attempts it fails."""
-    text = b"%d\tstart\t%b\t%d\t%.3f\tmax_attempts=%d"
-    values = claim_number(job), job.cells[0], job.attempts + 1, time.time(), max_attempts
-    return _closed(text % values)
+    return _line_of(job, b"start", {"max_attempts": b"%d" % max_attempts})
 
 
 def end_line(job: Job, cells: "Cells") -> bytes:
     """Return the line that makes a claimed job finished, or puts it back."""
-    k, attempt = claim_number(job), job.attempts + 1
-    return line(k, "end", job.cells[0], attempt, time.time(), cells)
+    return _line_of(job, b"end", cells)
 
 
 def record_line(job: Job, cells: "Cells") -> bytes:
     """Return the line that adds cells to a job while it runs."""
-    k, attempt = claim_number(job), job.attempts + 1
-    return line(k, "record", job.cells[0], attempt, time.time(), cells)
+    return _line_of(job, b"record", cells)
 
 
 def parse(data: bytes) -> tuple[list[Line], bool]:
@@ -164,8 +163,7 @@ class WorkerFile:
         cells = {"pid": b"%d" % os.getpid(), "name": self._name.encode()}
         cells["queues"] = escape(self._queues).encode()
         cells["types"] = escape(self._types).encode()
-        head = line(0, "worker", self.id.encode(), 0, time.time(), cells)
-        self._write(head)
+        self._write(_line(b"0", b"worker", self.id.encode(), 0, cells))
         self._head = self._end
         sync_folder(folder)
 

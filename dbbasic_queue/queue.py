@@ -113,7 +113,8 @@ class Queue:
     def enqueue_many(self, jobs: "Iterable[tuple[Any, ...] | dict[str, Any]]") -> list[str]:
         """Add many jobs in one append, all or none; return their ids in order.
 
-        Each is (type, payload), (type, payload, run_at), or a mapping of enqueue's arguments.
+        Each is (type, payload), (type, payload, run_at), or a mapping of enqueue's arguments.  A
+        `kill -9` in the middle may leave the first of them.
         """
         made = []
         for number, one in enumerate(jobs):

@@ -3,6 +3,7 @@
 import threading
 import time
 from contextvars import ContextVar
+from functools import partial
 from math import inf
 
 from .errors import BadArgument, JobTimeout, Killed, Stopped
@@ -49,10 +50,13 @@ class Attempt:
     def __init__(self, claimed: Job, timeout: float | None) -> None:
         self.claimed = claimed  # as its row says
         self.restore()  # `job`: as its handler sees it
+        claimed.forget_payload()  # what the handler does to it is its own; and memory is dear
         self.recorded: Cells = {"started_at": b"%.3f" % time.time()}
         self.timeout = timeout or 0.0
         self.deadline = inf  # on the clock below, once it runs
-        self.ending: BaseException = JobTimeout(f"timed out after {self.timeout:g} s")
+        self.ending: BaseException = JobTimeout("timed out")
+        if timeout:
+            self.ending = JobTimeout(f"timed out after {timeout:g} s")
         self.told = False  # the handler was made to raise that
 
     def begin(self) -> None:
@@ -83,7 +87,7 @@ class Attempt:
 
     def restore(self) -> None:
         """Take back what the handler may have done to its job."""
-        self.job = self.claimed.replace(attempts=self.claimed.attempts + 1)
+        self.job = self.claimed.with_cells({"attempts": b"%d" % (self.claimed.attempts + 1)})
 
     def is_over(self) -> bool:
         """Whether the handler is to be told now."""
@@ -112,12 +116,14 @@ class Run:
         """
         self.begin(attempt)
         try:
-            result = self.enter(attempt, lambda: _finished(self._call(attempt.job)))
-            return self.enter(attempt, outcome, attempt, result, None)
+            return self.enter(attempt, self._until_outcome, attempt, outcome)
         except BaseException as failure:
             return self._failed(attempt, outcome, failure)
         finally:
             self.end(attempt)
+
+    def _until_outcome(self, attempt: Attempt, outcome: "Outcome") -> "Cells":
+        return outcome(attempt, _finished(self._call(attempt.job)), None)
 
     async def side_by_side(self, attempt: Attempt, outcome: "Outcome") -> "Cells":
         """As a call, in a task of its own: it waits where the handler does."""
@@ -152,7 +158,7 @@ class Run:
     def end(self, attempt: Attempt) -> None:
         if self.meter is not None:
             attempt.recorded |= self.meter.cells()
-        self.attempts = tuple(one for one in self.attempts if one is not attempt)
+        self.attempts = tuple([one for one in self.attempts if one is not attempt])
         self.show()
 
     def show(self) -> None:
@@ -176,16 +182,21 @@ class Run:
         """Be outside of user code, with nothing on its way to this thread any more."""
         while True:
             try:
-                with self._gate:
-                    self.inside = None
-                    thrown, self._thrown = self._thrown, False
-                if thrown:
-                    self._throw(_Nothing)  # in the place of one that is still on its way
-                    for _ in range(10_000):
-                        pass  # it comes up here
+                self.inside = None  # from here on no signal throws
+                if not self.in_main:
+                    self._take_back()
                 return
             except (JobTimeout, Killed, Stopped, _Nothing):
                 continue  # it came after the handler's end
+
+    def _take_back(self) -> None:
+        """Let nothing come up any more that another thread has thrown at this one."""
+        with self._gate:
+            thrown, self._thrown = self._thrown, False
+        if thrown:
+            self._throw(_Nothing)  # in the place of one that is still on its way
+            for _ in range(10_000):
+                pass  # it comes up here
 
     def interrupt_when_due(self) -> None:
         """Make the handler raise when its time is over; from another thread."""
@@ -273,6 +284,5 @@ def is_async(function: "Any") -> bool:
     return False
 
 
-def clock() -> float:
-    """Return seconds of a clock that never jumps and that a test's frozen time does not stop."""
-    return time.clock_gettime(time.CLOCK_MONOTONIC)
+# Seconds of a clock that never jumps and that a test's frozen time does not stop.
+clock = partial(time.clock_gettime, time.CLOCK_MONOTONIC)

@@ -6,6 +6,9 @@ separator of any kind, another control character or a lone surrogate: JSON cells
 escapes, text cells a backslash.
 """
 
+from itertools import repeat
+from operator import itemgetter
+
 from .errors import BadArgument, ForeignFile
 
 TYPE_CHECKING = False
@@ -50,7 +53,7 @@ class Header:
     the whole row.
     """
 
-    __slots__ = ("columns", "index", "line", "numbers", "width")
+    __slots__ = ("columns", "index", "line", "numbers", "numbers_of", "width")
 
     def __init__(self, columns: tuple[str, ...]) -> None:
         self.columns = columns
@@ -58,6 +61,7 @@ class Header:
         self.width = len(columns)
         self.line = "\t".join(columns).encode()
         self.numbers = [at for at, name in enumerate(columns) if name in NUMBERS]
+        self.numbers_of = itemgetter(*self.numbers)  # their cells in a row
 
     def with_columns(self, names: "set[str]") -> "Header":
         """Return a header that has `names` and all of ours too, the new ones before the last."""
@@ -112,20 +116,27 @@ def row(line: bytes, header: Header) -> list[bytes] | None:
         return None
     if b"\0" in line:  # a power cut left a part of it out
         return None
-    for at in header.numbers:
-        cell = cells[at]
-        if len(cell) > LONGEST_NUMBER:
-            return None
-        if not cell.isdigit() and (cell or at < len(CONTRACT)):
-            signed = cell.startswith(b"-") and header.columns[at] == "priority"
-            if not (cell[1:].isdigit() if signed else _has_fraction(cell)):
-                return None
+    numbers = header.numbers_of(cells)
+    if len(max(numbers, key=len)) > LONGEST_NUMBER:
+        return None
+    whole = b"".join(numbers).isdigit() and cells[4] and cells[5] and cells[6]
+    if not whole and not all(map(_is_number, header.numbers, numbers, repeat(header))):
+        return None
     if not line.isascii():
         try:
             line.decode()
         except UnicodeDecodeError:
             return None
     return cells
+
+
+def _is_number(at: int, cell: bytes, header: Header) -> bool:
+    """Whether a cell is what may stand in a column of numbers: empty only in one of ours."""
+    if cell.isdigit() or (not cell and at >= len(CONTRACT)):
+        return True
+    if cell.startswith(b"-") and header.columns[at] == "priority":
+        return cell[1:].isdigit()
+    return _has_fraction(cell)
 
 
 def _has_fraction(cell: bytes) -> bool:

@@ -148,6 +148,29 @@ def test_an_edit_copies_what_it_does_not_change_inside_the_kernel(queues, tmp_pa
     assert sum(copied) > 0.9 * os.path.getsize(queue.path)
 
 
+def test_a_full_look_reads_the_file_once_and_takes_next_to_no_row_apart(queues, monkeypatch):
+    queue, _ = queues[MANY]
+    data = Path(queue.path).read_bytes()
+    read, real = [], os.pread
+    monkeypatch.setattr(os, "pread", lambda *given: read.append(real(*given)) or read[-1])
+    looks, counts = [], []
+
+    for _ in range(5):
+        forget_the_hint(queue)
+        read.clear()
+        begun = time.process_time()
+        queue.process_jobs({"note": print})
+        looks.append(time.process_time() - begun)
+        begun = time.process_time()
+        assert data.count(b"\tpending\t") >= MANY
+        counts.append(time.process_time() - begun)
+
+    look, count = min(looks), min(counts)
+    print(f"{sum(map(len, read)) / len(data):.3f} of the file; {look:.3f} s, a count {count:.3f} s")
+    assert sum(map(len, read)) < 1.05 * len(data) + 10_000
+    assert look < 9 * count + 0.005
+
+
 # --- system calls
 
 TEN_OF_EACH = """

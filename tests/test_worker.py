@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import random
+import re
 import signal
 import sys
 import threading
@@ -726,6 +727,44 @@ def test_what_a_handler_adds_runs_in_the_same_tick(queue):
     queue.process_jobs({"t": handler})
 
     assert queue.counts() == {"completed": 41}
+
+
+def test_p28_a_job_for_now_runs_behind_later_ones_when_the_clock_has_stepped_back(queue):
+    with at(0):
+        queue.enqueue("note", run_at=NOW + 10)
+    with at(100):
+        job_id = queue.enqueue("note")
+
+    with at(0):
+        queue.process_jobs({"note": str})
+
+    assert queue.get(job_id).status == "completed"
+
+
+@pytest.mark.parametrize("column", ["", "group", "error"])
+def test_of_the_times_in_a_file_those_run_that_have_come(queue, column):
+    """Written by hand, of any length, with a fraction, or behind a cell that holds a colon."""
+    times = [0, 9, 99, NOW - 10, NOW - 1, NOW, NOW + 1, NOW + 10, NOW * 10, 10**18, 1e9, NOW + 0.5]
+    cells = {"group": "one", "error": "ok: not yet"}.get(column, "")
+    with at(0):
+        ids = {queue.enqueue("note", run_at=NOW + 86400): run_at for run_at in times}
+    lines = content(queue)
+    for id, run_at in ids.items():
+        row = next(line for line in lines.split(b"\n") if line.startswith(id.encode())).split(b"\t")
+        row[5] = str(run_at).encode()
+        row[COLUMNS.index(column or "error")] = cells.encode()
+        lines = re.sub(rb"(?m)^%b.*" % id.encode(), b"\t".join(row), lines)
+    Path(queue.path).write_bytes(lines)
+    ran = []
+
+    with at(0):
+        queue.process_jobs({"note": lambda payload: ran.append(current_job().id)})
+        first = [ids[id] for id in ran]
+    with at(1):
+        queue.process_jobs({"note": lambda payload: ran.append(current_job().id)})
+
+    assert sorted(first) == [time for time in sorted(times) if time <= NOW]
+    assert {ids[id] for id in ran[len(first) :]} == {NOW + 0.5, NOW + 1}
 
 
 def test_a_row_added_later_than_a_minute_is_left_to_the_next_tick(queue):

@@ -111,10 +111,13 @@ class Compared(RuleBasedStateMachine):
         else:
             raise AssertionError(f"{made} was taken")
 
-    def changes(self, does, model_does, count, die_at, how, *, part=None, then=None, stops=False):
+    def changes(
+        self, does, model_does, count, die_at, how, *, part=None, then=None, stops=False, only=None
+    ):
         """Let a verb be done that adds `count` jobs, and the model with it.
 
-        When it is killed, nothing has happened, or all of it, or a part of the new jobs was added.
+        When it is killed, nothing has happened, or all of it; where jobs are added and nothing else
+        is done (`only`; `part`, when they are the answer), perhaps the first of them were.
         """
         before, mended = self.model, self.model.copy()
         self.mends(mended)
@@ -131,9 +134,9 @@ class Compared(RuleBasedStateMachine):
         if whole and not stops:
             result = model_does(wanted, new)
         states = [wanted] if not killed else [before, mended, *[wanted] * whole]
-        if killed and part and 0 < len(new) < count:
+        if killed and (part or only) and 0 < len(new) < count:
             some = mended.copy()
-            some.add(part[: len(new)], new)
+            some.add((part or only)[: len(new)], new)
             states.append(some)
         if not killed and not stops:
             wanted_answer = result if part is None else new

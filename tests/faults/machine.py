@@ -213,7 +213,10 @@ class AQueue(Compared):
             if ended:
                 model.settle()
 
-        self.changes(does, model_does, 0 if stops else len(added), die_at, how, stops=stops)
+        count = 0 if stops else len(added)
+        others = [id for what, id, _ in parts if what != "add" and id in self.model.jobs]
+        only = None if stops or others else added
+        self.changes(does, model_does, count, die_at, how, stops=stops, only=only)
 
     def part(self, what, which, cells=None):
         """A part of an edit: with its job's id, or with the arguments of a new job."""
