@@ -200,9 +200,9 @@ class Look:
     def ticket(self, job: Job) -> int | None:
         """Return a due row's place in the order as one number, None when it is not for us."""
         kind = job.cells[1], job.raw("queue")
-        if kind not in self._ranks:
-            self._ranks[kind] = self._wants(job.type, job.queue)
-        rank = self._ranks[kind]
+        rank = self._ranks.get(kind, -1)
+        if rank == -1:
+            rank = self._ranks[kind] = self._wants(job.type, job.queue)
         if rank is None:
             self.for_others = True
             return None

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     ]  # by job id: the job as it was claimed, and its new cells
 
 # A claim holds a part of the file, so that a rewrite is worth its cost; in bounds, as memory is.
-SHARE = 24
-LEAST_HELD, MOST_HELD = 3 << 18, 1 << 26  # bytes of rows
+SHARE = 28
+LEAST_HELD, MOST_HELD = 5 << 17, 1 << 26  # bytes of rows
 _LATER = 60  # rows added so many seconds after the start are left to the next tick
 
 
@@ -236,7 +236,6 @@ class Turns:
             verdict = self._may_start(job, counts)
             if verdict is None:
                 continue
-            job.forget_payload()  # memory is dearer than to read it twice
             claimed = e.set(job, mark)
             counts.moved(job, claimed)
             look.waiting.pop(job.cells[0], None)
