@@ -9,7 +9,8 @@ position).
 import os
 import re
 import time
-from bisect import bisect_left, insort
+from array import array
+from bisect import bisect_left, bisect_right
 
 from .after import named
 from .edit import Edit, new_offset
@@ -27,11 +28,62 @@ if TYPE_CHECKING:
     Wants = Callable[[str, str], int | None]  # (type, queue) -> rank, None when the row is not ours
 
 AT = 48  # bits of a row's position in its ticket, 40 of its run_at, 33 of its priority
+PLACE = (1 << AT) - 1
 _PRINT = 256
 
 
 class Stale(QueueError):
     """A row is not what the kept look said: look at the whole file again."""
+
+
+class Due:
+    """Tickets in order: sixteen bytes for each, where many have their run_at in common."""
+
+    def __init__(self) -> None:
+        self._keys: list[int] = []  # all but the position
+        self._places = array("q")
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def tickets(self) -> "Iterator[int]":
+        for key, place in zip(self._keys, self._places, strict=True):
+            yield key << AT | place
+
+    def add(self, tickets: list[int]) -> None:
+        """Take in further tickets, which mostly are the last ones."""
+        new = sorted(tickets)
+        if new and self._keys and new[0] < self._keys[-1] << AT | self._places[-1]:
+            if len(new) == 1:
+                at = self._index(new[0])
+                self._keys.insert(at, new[0] >> AT)
+                self._places.insert(at, new[0] & PLACE)
+                return
+            new = sorted([*self.tickets(), *new])
+            self._keys, self._places = [], array("q")
+        last = self._keys[-1] if self._keys else -1
+        self._keys += [last := key if (key := ticket >> AT) != last else last for ticket in new]
+        self._places.extend([ticket & PLACE for ticket in new])
+
+    def _index(self, ticket: int) -> int:
+        key = ticket >> AT
+        low = bisect_left(self._keys, key)
+        high = bisect_right(self._keys, key, low)
+        return bisect_left(self._places, ticket & PLACE, low, high)
+
+    def remove(self, tickets: set[int]) -> None:
+        """Forget tickets, which mostly are the first ones."""
+        last = self._index(max(tickets)) + 1
+        gone = {ticket & PLACE for ticket in tickets}
+        left = [at for at, place in enumerate(self._places[:last]) if place not in gone]
+        self._places[:last] = array("q", [self._places[at] for at in left])
+        self._keys[:last] = [self._keys[at] for at in left]
+
+    def move(self, starts: list[int], shifts: list[int]) -> None:
+        """Follow the rows: what follows each of `starts` has moved."""
+        last, total = starts[-1], shifts[-1]
+        moved = (p + (total if p > last else shifts[bisect_left(starts, p)]) for p in self._places)
+        self._places = array("q", moved)
 
 
 class Look:
@@ -41,7 +93,7 @@ class Look:
         self._wants = wants
         self._aging = aging
         self._ranks: dict[tuple[bytes, bytes], int | None] = {}
-        self.due: list[int] = []
+        self.due = Due()
         self.waiting: dict[bytes, Job] = {}
         self.processing: dict[bytes, Job] = {}
         self.twins: list[Job] = []  # further processing rows with an id that is among those
@@ -102,11 +154,7 @@ class Look:
         elif self.at < edit.size:  # a new row may belong to a group
             for name, ids in self._children.items():
                 self.to_weigh.update(ids if name.startswith("@") else ())
-        due = self._scan(fd, edit, self.at, edit.size, now)
-        if self.due and due:
-            self.due = sorted(self.due + due)
-        elif due:
-            self.due = sorted(due)
+        self.due.add(self._scan(fd, edit, self.at, edit.size, now))
         self.at = edit.size
 
     def _scan(self, fd: int, edit: Edit, start: int, stop: int, now: float) -> list[int]:
@@ -152,9 +200,9 @@ class Look:
     def ticket(self, job: Job) -> int | None:
         """Return a due row's place in the order as one number, None when it is not for us."""
         kind = job.cells[1], job.raw("queue")
-        if kind not in self._ranks:
-            self._ranks[kind] = self._wants(job.type, job.queue)
-        rank = self._ranks[kind]
+        rank = self._ranks.get(kind, -1)
+        if rank == -1:
+            rank = self._ranks[kind] = self._wants(job.type, job.queue)
         if rank is None:
             self.for_others = True
             return None
@@ -188,24 +236,19 @@ class Look:
         """Take a row that has become due into the order."""
         ticket = self.ticket(job)
         if ticket is not None:
-            insort(self.due, ticket)
+            self.due.add([ticket])
 
     def claimable(self, edit: Edit, fd: int, now: float) -> "Iterator[tuple[int, Job]]":
         """Yield (ticket, job) in order, as the rows now are; Stale when one was changed."""
         reader = _Rows(fd, edit)
-        for ticket in self.due:
-            job = reader.at(ticket & (1 << AT) - 1)
+        for ticket in self.due.tickets():
+            job = reader.at(ticket & PLACE)
             if job is None or job.cells[3] != PENDING or not job.is_due(now):
                 raise Stale(f"{edit.path}: rows were changed in place, without the lock")
             yield ticket, job
 
     def _move(self, starts: list[int], shifts: list[int]) -> None:
-        low = (1 << AT) - 1
-        last, total = starts[-1], shifts[-1]
-        self.due = [
-            t + (total if t & low > last else shifts[bisect_left(starts, t & low)])
-            for t in self.due
-        ]
+        self.due.move(starts, shifts)
         for job in (*self.waiting.values(), *self.processing.values()):
             job.at = new_offset(job.at, starts, shifts)
 
@@ -239,19 +282,23 @@ class _Rows:
         if changed is not None:
             return changed
         begin = at - self._start
-        if begin < 1 or begin >= len(self._block) or self._block.find(b"\n", begin) < 0:
-            near = 0 <= begin <= len(self._block)  # the order is mostly the file's: read on
-            self._start, reach = at - 1, 1 << 18 if near else 1 << 12
-            self._block = os.pread(self._fd, reach, at - 1)
-            while b"\n" not in self._block[1:] and len(self._block) == reach:
-                reach *= 4
-                self._block = os.pread(self._fd, reach, at - 1)
-            begin = 1
-        end = self._block.find(b"\n", begin)
+        end = self._block.find(b"\n", begin) if begin > 0 else -1
+        if end < 0:
+            begin, end = 1, self._read(at, near=0 <= begin <= len(self._block))
         if end < 0 or self._block[begin - 1] != 10:
             return None
         cells = row(self._block[begin:end], self._edit.header)
         return Job(cells, self._edit.header, at, end - begin + 1) if cells else None
+
+    def _read(self, at: int, *, near: bool) -> int:
+        """Read from the byte before a row on; return where its line ends, -1 when it does not."""
+        self._start, reach = at - 1, 1 << 18 if near else 1 << 12  # mostly the order is the file's
+        while True:
+            self._block = os.pread(self._fd, reach, self._start)
+            end = self._block.find(b"\n", 1)
+            if end >= 0 or len(self._block) < reach:
+                return end
+            reach *= 4
 
 
 def _not_for_later(limit: int) -> "re.Pattern[bytes]":

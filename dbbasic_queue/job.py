@@ -144,8 +144,8 @@ class Job:
 
     def is_due(self, now: float) -> bool:
         """Whether the row's time has come; a clock that steps back delays no job for at once."""
-        run_at = self.run_at
-        return run_at <= now or run_at == self.created_at
+        created_at, run_at = self.cells[4:6]
+        return created_at == run_at or self.run_at <= now or self.run_at == self.created_at
 
     def as_dict(self) -> "dict[str, Any]":
         """Return the nine documented keys."""

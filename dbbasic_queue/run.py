@@ -50,7 +50,7 @@ class Attempt:
     def __init__(self, claimed: Job, timeout: float | None) -> None:
         self.claimed = claimed  # as its row says
         self.restore()  # `job`: as its handler sees it
-        claimed.forget_payload()  # what the handler does to it is its own; and memory is dear
+        claimed.forget_payload()  # what is done to it there stays there; and memory is dear
         self.recorded: Cells = {"started_at": b"%.3f" % time.time()}
         self.timeout = timeout or 0.0
         self.deadline = inf  # on the clock below, once it runs

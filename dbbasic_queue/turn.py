@@ -1,5 +1,6 @@
 """A worker's edits: fold its outcomes, take in the dead, claim, all in one rewrite."""
 
+import gc
 import time
 from heapq import merge
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
         bytes, tuple[Job, Cells]
     ]  # by job id: the job as it was claimed, and its new cells
 
+# A claim holds a part of the file, so that a rewrite is worth its cost; in bounds, as memory is.
+SHARE = 28
+LEAST_HELD, MOST_HELD = 5 << 17, 1 << 26  # bytes of rows
 _LATER = 60  # rows added so many seconds after the start are left to the next tick
 
 
@@ -43,6 +47,7 @@ class Turns:
         self._raised: list[object] = []  # the `admit` functions that did
         self._begun = int(time.time())
         self._again = again  # ids of jobs put back by this worker: left to the next tick
+        self.left_some = False  # the last claim had no room for all that is due
         self.look = self._new_look()
 
     def turn(
@@ -58,6 +63,9 @@ class Turns:
         dead: list[Dead] = []
         events: list[tuple[str, Job]] = []
         died: list[tuple[Job, str]] = []
+        self.left_some = False
+        collects = gc.isenabled()
+        gc.disable()  # thousands of rows are made here, in no circles: it would look at all of them
         try:
             with Edit(self._file, self._queue.lock_timeout, create=False) as e:
                 if not e.exists:
@@ -114,6 +122,8 @@ class Turns:
             self.look.close()  # it followed changes that were not made
             raise
         finally:
+            if collects:
+                gc.enable()
             for one in dead:
                 one.close()
 
@@ -216,8 +226,10 @@ class Turns:
             (t, job) for job in met if job.is_due(now) and (t := look.ticket(job)) is not None
         )
         counts = Counts(e)
+        most = max(LEAST_HELD, min(e.size // SHARE, MOST_HELD))
         for ticket, job in merge(waited, look.claimable(e, self._file.fd, now)):
-            if len(taken) >= room:
+            if len(taken) >= room or most <= 0:
+                self.left_some = True
                 break
             if job.cells[0] in look.processing:
                 continue  # a copied line: one at a time
@@ -229,12 +241,14 @@ class Turns:
             look.waiting.pop(job.cells[0], None)
             look.processing[job.cells[0]] = claimed
             tickets.add(ticket)
+            most -= job.size
             if verdict:
                 taken.insert(0, claimed)
+                self.left_some = True
                 break
             taken.append(claimed)
         if taken:
-            look.due = [ticket for ticket in look.due if ticket not in tickets]
+            look.due.remove(tickets)
             self._journal.k += 1
         return taken
 

@@ -70,7 +70,6 @@ class Worker:
         self._turning = threading.RLock()  # one edit at a time
         self._size, self._taken, self._taken_at = 1, 0, 0.0  # of the claim
         self._owes = False  # rows that could not be given back till now
-        self._left_some = False  # the last claim found more than it had room for
         self._looked = clock()
         self._done = dict.fromkeys(EVENTS, 0)
         self._pid = os.getpid()
@@ -217,7 +216,6 @@ class Worker:
                         del held.outcomes[id]
                 held.claimed.extend(taken)
                 self._taken = len(taken) or self._taken
-                self._left_some = bool(taken) and len(taken) == room
             self._cut_journal()
         for event, _ in events:
             self._done[event] += 1
@@ -271,7 +269,7 @@ class Worker:
         if self.held.claimed or not self.held.may_begin() or clock() < self._claims_from:
             return False
         try:
-            return (self._left_some or self.is_news()) and self.turn(room)
+            return (self._turns.left_some or self.is_news()) and self.turn(room)
         except (QueueError, OSError) as problem:
             log.warn("%s: %s", self._queue.path, str(problem))
             self._claims_from = clock() + 1

@@ -344,3 +344,16 @@ def test_a_worker_that_idles_uses_less_than_two_hundredths_of_a_core(tmp_path):
 
     print(f"{used / 0.75:.2%} of a core")
     assert used < 0.015
+
+
+@pytest.mark.soak
+def test_a_worker_that_drains_100_000_jobs_holds_a_small_part_of_them(tmp_path):
+    peaks = {}
+    for jobs in (FEW, MANY):
+        queue = Queue(tmp_path / f"{jobs}.tsv", sync="off")
+        queue.enqueue_many(("note", {"number": n, "text": "x" * 70}) for n in range(jobs))
+        peaks[jobs] = peak_of_a_tick(queue)
+        assert queue.counts("status") == {"completed": jobs}
+
+    print(f"a drain: {peaks} KB")
+    assert peaks[MANY] - peaks[FEW] < 25_000

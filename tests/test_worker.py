@@ -19,6 +19,7 @@ import pytest
 from freezegun import freeze_time
 
 from dbbasic_queue import Discard, Queue, Retry, Snooze, current_job, worker
+from dbbasic_queue.claim import AT, PLACE, Due
 from dbbasic_queue.errors import BadArgument, JobTimeout, QueueBusy, QueueError
 from dbbasic_queue.tsv import COLUMNS
 
@@ -727,6 +728,50 @@ def test_what_a_handler_adds_runs_in_the_same_tick(queue):
     queue.process_jobs({"t": handler})
 
     assert queue.counts() == {"completed": 41}
+
+
+def test_the_order_of_due_rows_is_kept_through_all_that_happens_to_them():
+    chance = random.Random(5)
+    due, kept, places = Due(), [], iter(range(10, 10_000_000, 10))
+
+    def some(count):
+        return [chance.choice((3, 5, 5, 8)) << AT | next(places) for _ in range(count)]
+
+    for _ in range(300):
+        act = chance.choice(("add", "add", "put back", "claim", "move"))
+        if act == "add":
+            new = some(chance.choice((1, 5, 20)))
+            due.add(new)
+            kept += new
+        elif act == "put back" and kept:
+            again = chance.choice(kept) + 1
+            if again not in kept:
+                due.add([again])
+                kept.append(again)
+        elif act == "claim" and kept:
+            taken = {t for t in sorted(kept)[: chance.randrange(1, 20)] if chance.random() < 0.9}
+            due.remove(taken or {min(kept)})
+            kept = [t for t in kept if t not in (taken or {min(kept)})]
+        elif act == "move" and kept:
+            starts = sorted(chance.sample(range(0, next(places), 10), 3))
+            due.move([start + 5 for start in starts], [0, 1000, 2000, 3000])
+            kept = [t + 1000 * sum(t & PLACE > start + 5 for start in starts) for t in kept]
+            places = iter(range(next(places) + 3000, 10_000_000, 10))
+        kept.sort()
+
+        assert list(due.tickets()) == kept
+        assert len(due) == len(kept)
+
+
+def test_a_claim_of_large_rows_is_small(queue):
+    """What a worker holds in memory is bounded in bytes, not only in jobs."""
+    queue.enqueue_many([("note", "x" * 100_000) for _ in range(20)])
+    held = []
+
+    queue.process_jobs({"note": lambda payload: held.append(content(queue).count(b"\tprocessing"))})
+
+    assert len(held) == 20
+    assert max(held) == 7
 
 
 def test_p28_a_job_for_now_runs_behind_later_ones_when_the_clock_has_stepped_back(queue):
