@@ -10,16 +10,24 @@ import os
 import threading
 import time
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
 from dbbasic_queue import Queue, journal, mount
 from dbbasic_queue.beside import note
 from dbbasic_queue.errors import BadArgument, NotStored, QueueBusy, QueueError, UnknownJob
-from dbbasic_queue.journal import ROOM, WorkerFile, line
+from dbbasic_queue.journal import ROOM, WorkerFile
 from dbbasic_queue.tsv import HEADER, MAX_JSON
 
 ROW = "{id}\tt\t{payload}\t{status}\t1\t1\t0\t\t"
+
+
+def line(k, event, id, attempt, at, cells):
+    """A line of a worker's file, as the format says."""
+    named = [b"%b=%b" % (name.encode(), cell) for name, cell in cells.items()]
+    body = b"\t".join([b"%d\t%b\t%b\t%d\t%.3f" % (k, event.encode(), id, attempt, at), *named])
+    return b"%b\t%08x\n" % (body, crc32(body))
 
 
 def by_hand(queue, id, payload="{}", status="pending"):
