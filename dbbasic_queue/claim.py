@@ -174,7 +174,7 @@ class Look:
                 cells = row(block[begin:end], edit.header)
                 if cells is None and not self.bad:
                     self.bad, self.bad_at = block[begin:end], offset + begin
-                if cells is not None and cells[3] == PENDING and cells[0] not in self.waiting:
+                if cells is not None and cells[3] == PENDING:
                     job = Job(cells, edit.header, offset + begin, end - begin + 1)
                     if job.raw("after"):
                         self.wait(job)
@@ -215,11 +215,13 @@ class Look:
     def wait(self, job: Job) -> None:
         """Take in a row that waits for others."""
         id = job.cells[0]
-        if id not in self.waiting:
+        if id in self.waiting:  # a copied line: its turn comes with a new look
+            self.bound = min(self.bound, int(time.time()) + 1)
+        else:
             for name in named(job.cell("after")):
                 self._children.setdefault(name, []).append(id)
-        self.waiting[id] = job
-        self.to_weigh.add(id)
+            self.waiting[id] = job
+            self.to_weigh.add(id)
 
     def weigh_children(self, job: Job) -> None:
         """A job has changed: weigh again who waits for it, or for its group."""

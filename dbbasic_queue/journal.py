@@ -10,6 +10,7 @@ k counts this worker's claims.  A line applies only to a row that is `processing
 with a wrong CRC at the end is where the worker was cut off.
 """
 
+import errno
 import os
 import time
 from zlib import crc32
@@ -171,15 +172,20 @@ class WorkerFile:
         """Make sure that there is room for an outcome; raises OSError when the disk is full."""
         if self._room - self._end > ROOM // 4 or not self._is_there():
             return
+        end = self._end
         try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(self._fd, self._end, ROOM)
-            else:
-                os.pwrite(self._fd, bytes(ROOM), self._end)
+            try:
+                os.posix_fallocate(self._fd, end, ROOM)
+            except (AttributeError, OSError) as error:
+                if getattr(error, "errno", errno.ENOSYS) not in (errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise
+                self._write(bytes(ROOM))
         except OSError:
-            os.ftruncate(self._fd, self._end)  # what it got is needed for giving the claim back
+            os.ftruncate(self._fd, end)  # what it got is needed for giving the claim back
             raise
-        self._room = self._end + ROOM
+        finally:
+            self._end = end
+        self._room = end + ROOM
 
     def append(self, lines: bytes, *, durable: bool) -> None:
         """Add lines at the known end; LostFile, with nothing written, when it is not ours."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from zlib import crc32
 
 import pytest
+from freezegun import freeze_time
 
 from dbbasic_queue import Queue, journal, mount
 from dbbasic_queue.beside import note
@@ -348,6 +349,22 @@ def test_an_error_when_a_worker_closes_its_file_costs_nothing(queue, monkeypatch
     assert queue.get(id).status == "completed"
 
 
+def test_a_copied_line_of_a_job_that_waits_runs_when_the_other_has_run(queue):
+    first = queue.enqueue("t")
+    second = queue.enqueue("t", after=first)
+    with open(queue.path, "rb+") as file:
+        _, *lines = file.readlines()
+        file.writelines(lines)
+
+    with freeze_time() as clock:
+        for _ in range(3):
+            queue.process_jobs({"t": str})
+            clock.tick(60)
+
+    assert queue.counts() == {"completed": 4}
+    assert queue.get(second).status == "completed"
+
+
 # --- systems that have less
 
 
@@ -361,6 +378,22 @@ def test_a_system_without_a_call_serves_as_well(queue, call, monkeypatch):
     queue.process_jobs({"t": str}, max_jobs=1)
 
     assert [queue.get(id).status for id in ids] == ["completed"] + ["pending"] * 99
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP])
+def test_p18_where_no_room_can_be_reserved_zeros_are_written(queue, number, monkeypatch):
+    ids = queue.enqueue_many([("t", "x" * 1000)] * 100)
+    sizes = []
+    monkeypatch.setattr(os, "posix_fallocate", failing(number))
+
+    def handler(payload):
+        (file,) = (Path(queue.path + ".d") / "workers").glob("*.tsv")
+        sizes.append(file.stat().st_size)
+
+    queue.process_jobs({"t": handler})
+
+    assert {queue.get(id).status for id in ids} == {"completed"}
+    assert min(sizes) > ROOM // 4
 
 
 def test_where_no_list_of_mounts_is_no_mount_is_refused(queue, tmp_path, monkeypatch):
