@@ -292,7 +292,7 @@ FORKS_THAT_FAIL = """
         return real()
     os.fork = fork
     def nap(payload):
-        time.sleep(1)
+        time.sleep(0.6)
         return os.getpid()
     Queue("queue.tsv").process_jobs({{"nap": nap}}, processes=2)
 """

@@ -1682,7 +1682,7 @@ def test_a_time_limit_in_another_thread_leaves_a_traced_program_running(queue, r
             return None
         threading.settrace(trace)
         sys.settrace(trace)
-        for number in range(20):
+        for number in range(5):
             Queue({queue.path!r}).enqueue("slow", timeout=0.05)
         work = [{{"slow": slow, "quick": str}}, 1]
         thread = threading.Thread(target=Queue({queue.path!r}).process_jobs, args=work)
