@@ -18,11 +18,9 @@ from test_layers import CORE, ROOT
 
 LEAST = 97
 PYTEST = ["-m", "coverage", "run", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-HANGS = "a traced CPython 3.11 hangs for ever after PyThreadState_SetAsyncExc(thread, NULL)"
 SLOW = "its times are too short for processes that are traced"
 IN_A_CHILD = "in a forked child, of whose calls that began in its parent nothing is counted"
 LEFT_OUT = {
-    "tests/test_worker.py::test_a_job_times_out_in_another_thread_too": HANGS,
     "tests/test_processes.py::test_p1_p5_p12_kill_9_of_producers_and_workers_at_any_time": SLOW,
     "tests/test_processes.py::"
     "test_p16_a_stopped_worker_finishes_its_job_and_gives_back_the_rest_uncharged": SLOW,
@@ -59,8 +57,7 @@ WHY = {
     "run:Attempt.end": "a request for what is ending already",
     "run:Run._come_out": "a time-out that arrives after its handler's end",
     "run:Run._failed": CAMPAIGN + ": exceptions that raise when they are read, and so on",
-    "run:Run._throw": f"left out: {HANGS}",
-    "run:Run.interrupt_when_due": "left out, as `_throw`; and a handler that ended meanwhile",
+    "run:Run.interrupt_when_due": "a handler that ended meanwhile",
     "run:Run.on_alarm": "an alarm that arrives after its handler's end",
     "run:_finished": "something awaitable that cannot be closed",
     "stop:Stop._on_signal": "a signal in the microseconds of a lock",
