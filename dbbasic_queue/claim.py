@@ -13,7 +13,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 
 from .after import named
-from .edit import Edit, new_offset
+from .edit import Edit
 from .errors import QueueError
 from .files import blocks, close_own, identity, stamp_of
 from .hint import NEVER_DUE, TRUSTED, Hint
@@ -252,7 +252,7 @@ class Look:
     def _move(self, starts: list[int], shifts: list[int]) -> None:
         self.due.move(starts, shifts)
         for job in (*self.waiting.values(), *self.processing.values()):
-            job.at = new_offset(job.at, starts, shifts)
+            job.at += shifts[bisect_left(starts, job.at)]
 
     def hint(self, fd: int, last_id: str) -> Hint:
         """Return what an idle tick needs to know of the file as it is now."""

@@ -6,8 +6,6 @@ is seen by what it asks afterwards.  When it ends jobs, it also ends those that 
 down the whole graph.
 """
 
-from bisect import bisect_left
-
 from . import after, hint
 from .add import last_id
 from .disk import QueueFile
@@ -336,15 +334,12 @@ class Edit:
         return self._changed.get(at)
 
     def moves(self) -> "tuple[list[int], list[int]]":
-        """After a commit: where changed rows began, and how far what follows each has moved."""
+        """After a commit: where changed rows began, and how far rows have moved: what began at `at`
+        by `shifts[bisect_left(starts, at)]`.
+        """
         starts, shifts = self._moves
         for start, before, moved in zip(starts, shifts, shifts[1:], strict=False):
             job = self._changed[start]
             if job is not None:
                 job.size += moved - before
         return starts, shifts
-
-
-def new_offset(at: int, starts: list[int], shifts: list[int]) -> int:
-    """Return where a row that began at `at` begins after an edit with these `moves`."""
-    return at + shifts[bisect_left(starts, at)]

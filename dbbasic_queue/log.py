@@ -34,7 +34,7 @@ def _log(level: int, text: str, values: "tuple[Any, ...]", *block: str) -> None:
 
 def listens() -> bool:
     """Whether anybody wants lines at INFO."""
-    return "logging" in sys.modules and bool(_logger().isEnabledFor(20))
+    return "logging" in sys.modules and bool((_found or _logger()).isEnabledFor(20))
 
 
 def info(text: str, *values: "Any") -> None:

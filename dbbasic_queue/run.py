@@ -151,7 +151,8 @@ class Run:
     def begin(self, attempt: Attempt) -> None:
         attempt.begin()
         self.attempts = (*self.attempts, attempt)
-        self.show()
+        if self.slot is not None:
+            self.show()
         if self.meter is not None:
             self.meter.begin()
 
@@ -159,7 +160,8 @@ class Run:
         if self.meter is not None:
             attempt.recorded |= self.meter.cells()
         self.attempts = tuple([one for one in self.attempts if one is not attempt])
-        self.show()
+        if self.slot is not None:
+            self.show()
 
     def show(self) -> None:
         """Tell the supervisor, where there is one, which job's time is over first."""

@@ -117,9 +117,11 @@ def row(line: bytes, header: Header) -> list[bytes] | None:
     if b"\0" in line:  # a power cut left a part of it out
         return None
     numbers = header.numbers_of(cells)
-    if len(max(numbers, key=len)) > LONGEST_NUMBER:
+    digits = b"".join(numbers)
+    spare = 2  # for three of them are not empty, or it is no row
+    if len(digits) > LONGEST_NUMBER + spare and len(max(numbers, key=len)) > LONGEST_NUMBER:
         return None
-    whole = b"".join(numbers).isdigit() and cells[4] and cells[5] and cells[6]
+    whole = digits.isdigit() and cells[4] and cells[5] and cells[6]
     if not whole and not all(map(_is_number, header.numbers, numbers, repeat(header))):
         return None
     if not line.isascii():

@@ -94,7 +94,7 @@ class Turns:
                         died.append((job, held[job.cells[0]]))
                         events.append((how, job))
                     elif how != "returned":
-                        events.append((_event(job, 0), job))
+                        events.append((_event(job), job))
                 met = self._settle(e, events)
                 taken = self._claim(e, met, room, now) if room else []
                 look.ready = 0
@@ -182,22 +182,18 @@ class Turns:
             return None
         return rank
 
-    def _mine(self, claimed: Job) -> bool:
-        """Whether a row that I claimed still says so."""
-        job = self.look.processing.get(claimed.cells[0])
-        return job is not None and job.raw("worker") == claimed.raw("worker")
-
     def _fold(self, e: Edit, outcomes: "Outcomes", events: list[tuple[str, Job]]) -> None:
         for id, (claimed, cells) in outcomes.items():
-            if not self._mine(claimed):
+            mine = self.look.processing.get(id)
+            if mine is None or mine.raw("worker") != claimed.raw("worker"):
                 log.warn(
                     "job %s was changed by somebody else while it ran; its outcome is dropped",
                     id.decode(),
                 )
                 continue
-            job = e.set(self.look.processing[id], cells)
+            job = e.set(mine, cells)
             self._follow(job)
-            events.append((_event(job, claimed.attempts), job))
+            events.append((_event(job, claimed), job))
 
     def _follow(self, job: Job) -> None:
         """Note in the look what became of a processing row."""
@@ -227,7 +223,8 @@ class Turns:
         )
         counts = Counts(e)
         most = max(LEAST_HELD, min(e.size // SHARE, MOST_HELD))
-        for ticket, job in merge(waited, look.claimable(e, self._file.fd, now)):
+        claimable = look.claimable(e, self._file.fd, now)
+        for ticket, job in merge(waited, claimable) if waited else claimable:
             if len(taken) >= room or most <= 0:
                 self.left_some = True
                 break
@@ -319,7 +316,8 @@ class Counts:
                 self._known[status, type, queue, group] += step
 
 
-def _event(job: Job, attempts: int) -> str:
+def _event(job: Job, claimed: Job | None = None) -> str:
     """Return what to call the end of a run."""
-    status = job.status
-    return status if status != "pending" else "retried" if job.attempts > attempts else "snoozed"
+    if job.cells[3] != PENDING:
+        return job.status
+    return "retried" if job.attempts > (claimed.attempts if claimed else 0) else "snoozed"

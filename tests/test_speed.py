@@ -148,6 +148,34 @@ def test_an_edit_copies_what_it_does_not_change_inside_the_kernel(queues, tmp_pa
     assert sum(copied) > 0.9 * os.path.getsize(queue.path)
 
 
+CALLS = """
+import sys
+from dbbasic_queue import process_jobs
+calls, counted = 0, []
+def count(frame, event, argument):
+    global calls
+    calls += event == "call"
+sys.setprofile(count)
+process_jobs({"nothing": lambda payload: counted.append(calls)})
+sys.setprofile(None)
+between = sorted(after - before for before, after in zip(counted, counted[1:]))
+print(len(counted), calls / len(counted), between[len(between) // 2])
+"""
+
+
+def test_the_number_of_calls_that_a_job_costs_is_small(tmp_path):
+    """A measure of work that no noise can spoil: the Python functions that are called."""
+    queue = Queue(tmp_path / "data" / "queue.tsv", sync="off")
+    queue.enqueue_many([("nothing", {"number": number}) for number in range(1_000)])
+
+    jobs, a_job, between = map(float, idle_tick(tmp_path, CALLS).split())
+
+    print(f"{a_job:.1f} calls a job, {between:.0f} of them from one job to the next")
+    assert jobs == 1_000
+    assert between <= 72
+    assert a_job <= 155
+
+
 def test_a_full_look_reads_the_file_once_and_takes_next_to_no_row_apart(queues, monkeypatch):
     queue, _ = queues[MANY]
     data = Path(queue.path).read_bytes()
