@@ -72,11 +72,11 @@ class QueueFile:
         if self._lock.is_mine():
             raise QueueBusy(f"{self.path}: this thread is in the middle of an edit of this queue")
 
-    def lock(self, timeout: float, *, create: bool = False) -> bool:
+    def lock(self, timeout: float, *, create: bool = False, holder: object = None) -> bool:
         """Take the lock and read the header; False if there is no file and not `create`."""
         self.refuse_nested()
         try:
-            taken = self._lock.take(timeout, self._create if create else None)
+            taken = self._lock.take(timeout, self._create if create else None, holder)
             if taken and not self._lock.seen.st_nlink:
                 raise NotStored(f"{self.path}: not changed: {MOUNTED}")
             if taken:
@@ -251,7 +251,7 @@ class QueueFile:
             renamed = True
             fd = self._lock.replaced_by(fd)
         except BaseException as error:
-            if fd >= 0:
+            if fd not in (-1, self.fd):
                 close_quietly(fd)
             if not renamed and is_there(temporary):
                 os.unlink(temporary)

@@ -78,6 +78,7 @@ class Lock:
         self.seen: os.stat_result  # of the file, when the lock was taken
         self._own: tuple[int, int] | None = None  # of the neighbour
         self._turn: _Turn | None = None
+        self._holder: weakref.ref[Any] | None = None  # who is to release it
         self._mount_is_fine = False
         self._waited = 0.0
         self.real = resolve(path)
@@ -85,10 +86,11 @@ class Lock:
 
     def close(self) -> None:
         """Close what is open, without unlocking: in a forked child, or when nobody holds it."""
-        close_own(self._neighbour, self._own)
-        if self.fd >= 0:
-            close_quietly(self.fd)
+        neighbour, fd = self._neighbour, self.fd
         self._neighbour = self.fd = -1
+        close_own(neighbour, self._own)
+        if fd >= 0:
+            close_quietly(fd)
 
     __del__ = close
 
@@ -109,34 +111,43 @@ class Lock:
         turn = self._turn or _turns.get(self.real)
         return turn is not None and turn.owner == threading.get_ident()
 
-    def take(self, timeout: float, create: "Callable[[str], None] | None" = None) -> bool:
+    def take(
+        self, timeout: float, create: "Callable[[str], None] | None" = None, holder: object = None
+    ) -> bool:
         """Take the lock and open the file; without one call `create`, or return False, unlocked.
 
         QueueBusy after `timeout` seconds.  The caller sees to it that this thread does not hold it.
+        A `holder` that is gone without a release was cut short by a signal handler: it is released.
         """
-        me = threading.get_ident()
-        _inside.add(me)
+        me, taken = threading.get_ident(), False
         turn = self._turn
         if turn is None or turn.real != self.real:
             with _guard:
                 turn = self._turn = _turns.setdefault(self.real, _Turn(self.real))
         self._waited = 0.0
-        if not turn.mutex.acquire(blocking=False):
-            began = time.clock_gettime(time.CLOCK_MONOTONIC)
-            if not turn.mutex.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
-                _inside.discard(me)
-                raise QueueBusy(
-                    f"{self.path}: another thread of this process held it for {timeout} s"
-                )
-            self._waited = time.clock_gettime(time.CLOCK_MONOTONIC) - began
-        turn.owner = me
-        taken = False
         try:
+            _inside.add(me)
+            if not turn.mutex.acquire(blocking=False):
+                began = time.clock_gettime(time.CLOCK_MONOTONIC)
+                if not turn.mutex.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
+                    raise QueueBusy(f"{self.path}: another thread here held it for {timeout} s")
+                self._waited = time.clock_gettime(time.CLOCK_MONOTONIC) - began
+            turn.owner = me
+            if holder is not None:
+                self._holder = weakref.ref(holder, self._abandoned)
             taken = self._take(timeout, create)
             return taken
         finally:
-            if not taken:
-                self.release()
+            if turn.owner == me:
+                if not taken:
+                    self.release()
+            else:  # no turn came, or a signal handler raised as it did
+                try:
+                    turn.mutex.release()
+                except RuntimeError:
+                    pass  # it is not ours
+                finally:
+                    _inside.discard(me)
 
     def release(self, *, lent: bool = True) -> None:
         """Let the next one in; without effect when this thread does not hold the lock.
@@ -145,12 +156,10 @@ class Lock:
         """
         if not self.is_mine():
             return
-        turn = self._turn
+        turn, self._holder = self._turn, None
         assert turn is not None
         try:
-            fd, self.fd = self.fd, -1  # first: its number may be another file's once it is closed
-            if fd >= 0:
-                _unlock_and_close(fd)
+            self.replaced_by(-1)
             if self._neighbour >= 0 and (not lent or identity(self._neighbour) == self._own):
                 _unlock(self._neighbour)
         except BaseException:  # out of a signal handler
@@ -158,13 +167,28 @@ class Lock:
             raise
         finally:
             turn.owner = 0
-            turn.mutex.release()
-            _inside.discard(threading.get_ident())
+            try:
+                turn.mutex.release()
+            finally:
+                _inside.discard(threading.get_ident())
+
+    def _abandoned(self, holder: "weakref.ref[Any]") -> None:
+        if holder is self._holder:
+            self.release()
 
     def replaced_by(self, fd: int) -> int:
-        """Go on with the file that was just renamed into place, and locked before; return -1."""
-        old, self.fd = self.fd, fd
-        _unlock_and_close(old)
+        """Go on with a file that was just renamed into place, and locked before; return -1."""
+        old = self.fd
+        try:
+            self.fd = fd  # first: its number may be another file's once it is closed
+            if old >= 0:
+                _unlock(old)
+        finally:
+            try:
+                if old >= 0:
+                    os.close(old)  # which frees it too, should a signal handler raise before
+            except OSError:
+                pass  # it is closed all the same, and all that had to be stored is synced by now
         return -1
 
     def _take(self, timeout: float, create: "Callable[[str], None] | None") -> bool:
@@ -186,9 +210,7 @@ class Lock:
                 self._wait_for(self.fd, timeout)
                 if self._still_there():
                     return True
-            if self.fd >= 0:
-                os.close(self.fd)
-                self.fd = -1
+            self.replaced_by(-1)
 
     def _look_first(self, *, make: bool) -> bool:
         """Open the file, since beside one that is not ours nothing is left; False when there is
@@ -229,9 +251,8 @@ class Lock:
         real = resolve(self.path)
         if real != self.real:  # another target has another neighbour
             self.real, self._mount_is_fine = real, False
-            if self._neighbour >= 0:
-                os.close(self._neighbour)
-                self._neighbour = -1
+            neighbour, self._neighbour = self._neighbour, -1
+            close_own(neighbour, self._own)
         return False
 
     def _take_neighbour(self, timeout: float) -> bool:
@@ -306,16 +327,6 @@ def _make_room(newest: Lock) -> None:
     for lock in list(_open)[: max(0, len(_open) - _KEPT)]:
         if lock.close_if_idle():
             _open.pop(lock, None)
-
-
-def _unlock_and_close(fd: int) -> None:
-    try:
-        _unlock(fd)
-    finally:
-        try:
-            os.close(fd)  # which frees it too, should a signal handler raise before
-        except OSError:
-            pass  # it is closed all the same, and all that had to be stored is synced by now
 
 
 def _unlock(fd: int) -> None:

@@ -6,9 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import filelock
@@ -19,6 +22,7 @@ from freezegun import freeze_time
 
 from dbbasic_queue import Queue, mount
 from dbbasic_queue.errors import QueueBusy, QueueError
+from dbbasic_queue.lock import in_a_lock
 
 FILE = Path("data/queue.tsv")
 LOCK = Path("data/queue.tsv.lock")
@@ -365,6 +369,48 @@ def enqueue_within(folder):
         return real(*args)
 
     return strike
+
+
+@pytest.mark.parametrize(
+    "verb", ["enqueue", "enqueue_many", pytest.param("cancel", marks=pytest.mark.faults)]
+)
+def test_p8_an_exception_at_any_moment_out_of_a_signal_handler_leaves_nothing_locked(verb):
+    """P8: where Python runs signal handlers, after calls in C and at the start of functions."""
+    others, ways = queue(lock_timeout=0), set()
+
+    for number in range(1, 2000):
+        one = queue(lock_timeout=0)
+        given = {"enqueue": "note", "enqueue_many": [("note",)], "cancel": one.enqueue("note")}
+        if not raises_at(number, partial(getattr(one, verb), given[verb]), ways):
+            break
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(others.enqueue, "note").result()
+        one.enqueue("note")
+        assert not in_a_lock(threading.get_ident())
+
+    assert len(ways) > 20
+
+
+def raises_at(number, call, ways):
+    """Make a call and raise at one moment; whether there were as many."""
+    left = number
+
+    def count(frame, event, function):
+        nonlocal left
+        if event in ("call", "c_return") and "dbbasic_queue" in frame.f_code.co_filename:
+            left -= 1
+            if not left:
+                ways.add((frame.f_code.co_name, event, frame.f_lineno))
+                raise KeyboardInterrupt
+
+    try:
+        sys.setprofile(count)
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+    return left <= 0
 
 
 # --- P8, P17: forks
