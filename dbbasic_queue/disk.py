@@ -8,7 +8,7 @@ file or the new one.
 import os
 import time
 
-from .beside import dress_folder, is_folder, make, no_stream, unlink
+from .beside import dress_folder, is_folder, make, unlink
 from .errors import NotStored, QueueBusy, QueueError
 from .files import (
     BLOCK,
@@ -235,8 +235,7 @@ class QueueFile:
         temporary, fd, renamed = self._temporary(self.real), -1, False
         try:
             self._sweep(folder)
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            fd = no_stream(os.open(temporary, flags, 0o600))
+            fd = self._lock.make(temporary)
             copy_attributes(self.fd, fd)
             self._keep_owner(fd, seen)
             self.write(pieces, fd)
@@ -251,6 +250,7 @@ class QueueFile:
             renamed = True
             fd = self._lock.replaced_by(fd)
         except BaseException as error:
+            self._lock.coming = -1
             if fd not in (-1, self.fd):
                 close_quietly(fd)
             if not renamed and is_there(temporary):

@@ -515,6 +515,38 @@ def test_p8_a_fork_in_another_thread_in_the_middle_of_edits_harms_neither(childr
     assert sorted(reader.by_id(FILE)) == sorted(told + told_in_children)
 
 
+def test_p8_a_fork_while_another_thread_takes_the_first_lock_of_the_process_hangs_no_child(
+    run_python,
+):
+    """P8: that imports filelock, and a child forked meanwhile waited for ever for that import."""
+    code = """
+        import os, sys, threading, time
+        from dbbasic_queue import Queue
+        begun = threading.Event()
+        class Slow:
+            def find_spec(self, name, *rest):
+                if name == "filelock":
+                    begun.set()
+                    time.sleep(0.02)
+        sys.meta_path.insert(0, Slow())
+        thread = threading.Thread(target=Queue("queue.tsv").enqueue, args=["note"])
+        thread.start()
+        begun.wait()
+        if not os.fork():
+            Queue("queue.tsv").enqueue("note")
+            os._exit(0)
+        thread.join()
+        os.wait()
+    """
+    with run_python(code, stderr=-1) as child:
+        try:
+            child.communicate(timeout=10)
+        finally:
+            os.killpg(child.pid, signal.SIGKILL) if child.poll() is None else None
+
+    assert child.returncode == 0
+
+
 # --- P26: the lock file is deleted
 
 
