@@ -149,7 +149,7 @@ class Lock:
         """
         if not self.is_mine():
             return
-        turn, self._holder = self._turn, None
+        turn, me, self._holder = self._turn, threading.get_ident(), None
         assert turn is not None
         try:
             self.replaced_by(-1)
@@ -163,7 +163,7 @@ class Lock:
             try:
                 turn.mutex.release()
             finally:
-                _inside.discard(threading.get_ident())
+                _inside.discard(me)
 
     def make(self, path: str) -> int:
         """Make the file that is to take the place of the present one: no child keeps it open."""

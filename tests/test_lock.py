@@ -385,8 +385,8 @@ def test_p8_an_exception_at_any_moment_out_of_a_signal_handler_leaves_nothing_lo
             break
         with ThreadPoolExecutor(1) as thread:
             thread.submit(others.enqueue, "note").result()
-        one.enqueue("note")
         assert not in_a_lock(threading.get_ident())
+        one.enqueue("note")
 
     assert len(ways) > 20
 
