@@ -28,7 +28,11 @@ def add(file: QueueFile, job: Job, timeout: float, *, durable: bool) -> bool:
     except OSError as error:
         raise QueueError(f"{file.path}: cannot be read: {error.strerror}") from error
     finally:
-        file.unlock(lent=False)
+        try:
+            file.unlock(lent=False)
+        except BaseException:  # out of a signal handler, perhaps before it was unlocked
+            file.unlock()
+            raise
 
 
 def last_id(line: bytes) -> str:

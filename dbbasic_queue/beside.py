@@ -9,7 +9,7 @@ import os
 import stat
 
 from .errors import ForeignFile, QueueError
-from .files import dress, give, sync, write_all
+from .files import DENIED, dress, give, read_header, sync, write_all
 
 _NO_FILE = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR)
 
@@ -32,6 +32,32 @@ def open_regular(name: str, flags: int, *, names: int = 1 << 30) -> int:
         what = "has another hard link" if stat.S_ISREG(st.st_mode) else "is no regular file"
         raise NoFile(errno.EINVAL, what, name)
     return fd
+
+
+def open_lock_file(real: str, queue: int, path: str) -> int:
+    """Open the lock file of a queue, -1 where the folder is not ours to write.
+
+    `queue` is the queue file where it is open: beside a file of others nothing is left.
+    """
+    name = real + ".lock"
+    for mode in (os.O_RDWR, os.O_RDONLY):
+        try:
+            return open_regular(name, mode)
+        except FileNotFoundError:
+            if queue >= 0:
+                if not stat.S_ISREG(os.fstat(queue).st_mode):
+                    raise ForeignFile(f"{path}: is not a regular file") from None
+                read_header(queue, path)
+            try:
+                return make(name, os.O_RDWR, real)
+            except OSError as error:
+                if error.errno in DENIED:
+                    return -1
+                raise QueueError(f"{name}: cannot be made: {error.strerror}") from error
+        except OSError as error:
+            if error.errno not in DENIED:
+                raise QueueError(f"{name}: cannot be opened: {error.strerror}") from error
+    return -1
 
 
 def open_queue(path: str) -> int:

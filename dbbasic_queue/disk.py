@@ -8,7 +8,7 @@ file or the new one.
 import os
 import time
 
-from .beside import dress_folder, is_folder, make, no_stream, unlink
+from .beside import dress_folder, is_folder, make, unlink
 from .errors import NotStored, QueueBusy, QueueError
 from .files import (
     BLOCK,
@@ -72,11 +72,11 @@ class QueueFile:
         if self._lock.is_mine():
             raise QueueBusy(f"{self.path}: this thread is in the middle of an edit of this queue")
 
-    def lock(self, timeout: float, *, create: bool = False) -> bool:
+    def lock(self, timeout: float, *, create: bool = False, holder: object = None) -> bool:
         """Take the lock and read the header; False if there is no file and not `create`."""
         self.refuse_nested()
         try:
-            taken = self._lock.take(timeout, self._create if create else None)
+            taken = self._lock.take(timeout, self._create if create else None, holder)
             if taken and not self._lock.seen.st_nlink:
                 raise NotStored(f"{self.path}: not changed: {MOUNTED}")
             if taken:
@@ -235,8 +235,7 @@ class QueueFile:
         temporary, fd, renamed = self._temporary(self.real), -1, False
         try:
             self._sweep(folder)
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            fd = no_stream(os.open(temporary, flags, 0o600))
+            fd = self._lock.make(temporary)
             copy_attributes(self.fd, fd)
             self._keep_owner(fd, seen)
             self.write(pieces, fd)
@@ -251,7 +250,8 @@ class QueueFile:
             renamed = True
             fd = self._lock.replaced_by(fd)
         except BaseException as error:
-            if fd >= 0:
+            self._lock.coming = -1
+            if fd not in (-1, self.fd):
                 close_quietly(fd)
             if not renamed and is_there(temporary):
                 os.unlink(temporary)

@@ -59,7 +59,7 @@ class Edit:
     def __enter__(self) -> "Edit":
         self._file.refuse_nested()
         try:
-            self.exists = self._file.lock(self._timeout, create=self._create)
+            self.exists = self._file.lock(self._timeout, create=self._create, holder=self)
             if self.exists:
                 self._begin()
             return self

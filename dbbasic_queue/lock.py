@@ -12,19 +12,9 @@ import threading
 import time
 import weakref
 
-from .beside import make, no_stream, open_regular
+from .beside import no_stream, open_lock_file
 from .errors import ForeignFile, QueueBusy, QueueError
-from .files import (
-    DENIED,
-    close_own,
-    close_quietly,
-    holder_of,
-    identity,
-    inode_of,
-    make_folder,
-    read_header,
-    resolve,
-)  # fmt: skip
+from .files import close_own, close_quietly, holder_of, identity, inode_of, make_folder, resolve
 from .mount import refuse_network_mount
 
 TYPE_CHECKING = False
@@ -37,22 +27,23 @@ _KEPT = 64  # lock files held open between calls
 _locks: "weakref.WeakSet[Lock]" = weakref.WeakSet()
 _open: "weakref.WeakKeyDictionary[Lock, None]" = weakref.WeakKeyDictionary()  # the oldest first
 _turns: "weakref.WeakValueDictionary[str, _Turn]" = weakref.WeakValueDictionary()
-_guard = threading.Lock()  # of `_turns`
+_guard = threading.RLock()  # of `_turns`, and of what no other thread may fork in the middle of
 _inside: set[int] = set()  # the threads that hold a lock, or are taking or freeing it
 
 
 def _after_fork_in_child() -> None:
-    global _guard
     for lock in _locks:
         lock.close()  # never unlock here: the kernel's locks are the parent's
         lock._turn = None  # a thread that is not in the child may hold its mutex
     _open.clear()
     _turns.clear()
-    _guard = threading.Lock()
     _inside.clear()
+    _guard.release()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(
+    before=_guard.acquire, after_in_parent=_guard.release, after_in_child=_after_fork_in_child
+)
 
 
 def in_a_lock(thread: int) -> bool:
@@ -75,9 +66,11 @@ class Lock:
     def __init__(self, path: str) -> None:
         self.path = path  # as given, absolute; `real` has every link resolved
         self.fd = self._neighbour = -1
+        self.coming = -1  # the file that is to take the place of `fd`
         self.seen: os.stat_result  # of the file, when the lock was taken
         self._own: tuple[int, int] | None = None  # of the neighbour
         self._turn: _Turn | None = None
+        self._holder: weakref.ref[Any] | None = None  # who is to release it
         self._mount_is_fine = False
         self._waited = 0.0
         self.real = resolve(path)
@@ -85,10 +78,12 @@ class Lock:
 
     def close(self) -> None:
         """Close what is open, without unlocking: in a forked child, or when nobody holds it."""
-        close_own(self._neighbour, self._own)
-        if self.fd >= 0:
-            close_quietly(self.fd)
-        self._neighbour = self.fd = -1
+        neighbour, *files = self._neighbour, self.fd, self.coming
+        self._neighbour = self.fd = self.coming = -1
+        close_own(neighbour, self._own)
+        for fd in files:
+            if fd >= 0:
+                close_quietly(fd)
 
     __del__ = close
 
@@ -109,34 +104,43 @@ class Lock:
         turn = self._turn or _turns.get(self.real)
         return turn is not None and turn.owner == threading.get_ident()
 
-    def take(self, timeout: float, create: "Callable[[str], None] | None" = None) -> bool:
+    def take(
+        self, timeout: float, create: "Callable[[str], None] | None" = None, holder: object = None
+    ) -> bool:
         """Take the lock and open the file; without one call `create`, or return False, unlocked.
 
         QueueBusy after `timeout` seconds.  The caller sees to it that this thread does not hold it.
+        A `holder` that is gone without a release was cut short by a signal handler: it is released.
         """
-        me = threading.get_ident()
-        _inside.add(me)
+        me, taken = threading.get_ident(), False
         turn = self._turn
         if turn is None or turn.real != self.real:
             with _guard:
                 turn = self._turn = _turns.setdefault(self.real, _Turn(self.real))
         self._waited = 0.0
-        if not turn.mutex.acquire(blocking=False):
-            began = time.clock_gettime(time.CLOCK_MONOTONIC)
-            if not turn.mutex.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
-                _inside.discard(me)
-                raise QueueBusy(
-                    f"{self.path}: another thread of this process held it for {timeout} s"
-                )
-            self._waited = time.clock_gettime(time.CLOCK_MONOTONIC) - began
-        turn.owner = me
-        taken = False
         try:
+            _inside.add(me)
+            if not turn.mutex.acquire(blocking=False):
+                began = time.clock_gettime(time.CLOCK_MONOTONIC)
+                if not turn.mutex.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
+                    raise QueueBusy(f"{self.path}: another thread here held it for {timeout} s")
+                self._waited = time.clock_gettime(time.CLOCK_MONOTONIC) - began
+            turn.owner = me
+            if holder is not None:
+                self._holder = weakref.ref(holder, self._abandoned)
             taken = self._take(timeout, create)
             return taken
         finally:
-            if not taken:
-                self.release()
+            if turn.owner == me:
+                if not taken:
+                    self.release()
+            else:  # no turn came, or a signal handler raised as it did
+                try:
+                    turn.mutex.release()
+                except RuntimeError:
+                    pass  # it is not ours
+                finally:
+                    _inside.discard(me)
 
     def release(self, *, lent: bool = True) -> None:
         """Let the next one in; without effect when this thread does not hold the lock.
@@ -145,12 +149,10 @@ class Lock:
         """
         if not self.is_mine():
             return
-        turn = self._turn
+        turn, me, self._holder = self._turn, threading.get_ident(), None
         assert turn is not None
         try:
-            fd, self.fd = self.fd, -1  # first: its number may be another file's once it is closed
-            if fd >= 0:
-                _unlock_and_close(fd)
+            self.replaced_by(-1)
             if self._neighbour >= 0 and (not lent or identity(self._neighbour) == self._own):
                 _unlock(self._neighbour)
         except BaseException:  # out of a signal handler
@@ -158,13 +160,38 @@ class Lock:
             raise
         finally:
             turn.owner = 0
-            turn.mutex.release()
-            _inside.discard(threading.get_ident())
+            try:
+                turn.mutex.release()
+            finally:
+                _inside.discard(me)
+
+    def make(self, path: str) -> int:
+        """Make the file that is to take the place of the present one: no child keeps it open."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with _guard:
+            self.coming = no_stream(os.open(path, flags, 0o600))
+        return self.coming
+
+    def _abandoned(self, holder: "weakref.ref[Any]") -> None:
+        if holder is self._holder:
+            self.release()
 
     def replaced_by(self, fd: int) -> int:
-        """Go on with the file that was just renamed into place, and locked before; return -1."""
-        old, self.fd = self.fd, fd
-        _unlock_and_close(old)
+        """Go on with a file that was just renamed into place, and locked before; return -1."""
+        old = self.fd
+        try:
+            self.fd, self.coming = (
+                fd,
+                -1,
+            )  # first: its number may be another file's once it is closed
+            if old >= 0:
+                _unlock(old)
+        finally:
+            try:
+                if old >= 0:
+                    os.close(old)  # which frees it too, should a signal handler raise before
+            except OSError:
+                pass  # it is closed all the same, and all that had to be stored is synced by now
         return -1
 
     def _take(self, timeout: float, create: "Callable[[str], None] | None") -> bool:
@@ -177,7 +204,8 @@ class Lock:
                 return False
             if self._take_neighbour(timeout):
                 if self.fd < 0:
-                    self.fd = self._open()
+                    with _guard:
+                        self.fd = self._open()
                 if self.fd < 0:
                     if create is None:
                         return False
@@ -186,15 +214,14 @@ class Lock:
                 self._wait_for(self.fd, timeout)
                 if self._still_there():
                     return True
-            if self.fd >= 0:
-                os.close(self.fd)
-                self.fd = -1
+            self.replaced_by(-1)
 
     def _look_first(self, *, make: bool) -> bool:
         """Open the file, since beside one that is not ours nothing is left; False when there is
         none, and none is to be made.
         """
-        self.fd = self._open()
+        with _guard:
+            self.fd = self._open()
         if self.fd < 0:
             if not make:
                 return False
@@ -229,18 +256,18 @@ class Lock:
         real = resolve(self.path)
         if real != self.real:  # another target has another neighbour
             self.real, self._mount_is_fine = real, False
-            if self._neighbour >= 0:
-                os.close(self._neighbour)
-                self._neighbour = -1
+            neighbour, self._neighbour = self._neighbour, -1
+            close_own(neighbour, self._own)
         return False
 
     def _take_neighbour(self, timeout: float) -> bool:
         """Lock the neighbour, where there can be one; False when that was deleted, or closed."""
         if self._neighbour < 0:
-            self._neighbour = self._open_neighbour()
+            with _guard:
+                self._neighbour = open_lock_file(self.real, self.fd, self.path)
+                self._own = identity(self._neighbour)
             if self._neighbour < 0:
                 return True  # a folder that is not ours to write: the inode's lock alone serves
-            self._own = identity(self._neighbour)
             _make_room(self)
         before = self._waited
         if self._has_neighbour():
@@ -258,27 +285,6 @@ class Lock:
         except OSError:
             return False
         return st.st_nlink > 0 and (st.st_dev, st.st_ino) == self._own
-
-    def _open_neighbour(self) -> int:
-        name = self.real + ".lock"
-        for mode in (os.O_RDWR, os.O_RDONLY):
-            try:
-                return open_regular(name, mode)
-            except FileNotFoundError:
-                if self.fd >= 0:  # beside a file of others we leave nothing
-                    if not stat.S_ISREG(os.fstat(self.fd).st_mode):
-                        raise ForeignFile(f"{self.path}: is not a regular file") from None
-                    read_header(self.fd, self.path)
-                try:
-                    return make(name, os.O_RDWR, self.real)
-                except OSError as error:
-                    if error.errno in DENIED:
-                        return -1
-                    raise QueueError(f"{name}: cannot be made: {error.strerror}") from error
-            except OSError as error:
-                if error.errno not in DENIED:
-                    raise QueueError(f"{name}: cannot be opened: {error.strerror}") from error
-        return -1
 
     def _wait_for(self, fd: int, timeout: float) -> None:
         """Wait for the kernel's lock, counting sleeps: a test may have frozen the clock."""
@@ -308,16 +314,6 @@ def _make_room(newest: Lock) -> None:
             _open.pop(lock, None)
 
 
-def _unlock_and_close(fd: int) -> None:
-    try:
-        _unlock(fd)
-    finally:
-        try:
-            os.close(fd)  # which frees it too, should a signal handler raise before
-        except OSError:
-            pass  # it is closed all the same, and all that had to be stored is synced by now
-
-
 def _unlock(fd: int) -> None:
     """Unlock a descriptor: to close it is not enough, since a child just forked may have a copy."""
     try:
@@ -329,7 +325,7 @@ def _unlock(fd: int) -> None:
 def native() -> "Any":
     """Return filelock, imported at the first lock: its import is dear, an idle tick takes none."""
     global _filelock
-    if _filelock is None:
+    with _guard:  # a child that is forked meanwhile could never import it
         import filelock as _filelock
     return _filelock
 

@@ -6,9 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import filelock
@@ -19,6 +22,7 @@ from freezegun import freeze_time
 
 from dbbasic_queue import Queue, mount
 from dbbasic_queue.errors import QueueBusy, QueueError
+from dbbasic_queue.lock import in_a_lock
 
 FILE = Path("data/queue.tsv")
 LOCK = Path("data/queue.tsv.lock")
@@ -367,6 +371,48 @@ def enqueue_within(folder):
     return strike
 
 
+@pytest.mark.parametrize(
+    "verb", ["enqueue", "enqueue_many", pytest.param("cancel", marks=pytest.mark.faults)]
+)
+def test_p8_an_exception_at_any_moment_out_of_a_signal_handler_leaves_nothing_locked(verb):
+    """P8: where Python runs signal handlers, after calls in C and at the start of functions."""
+    others, ways = queue(lock_timeout=0), set()
+
+    for number in range(1, 2000):
+        one = queue(lock_timeout=0)
+        given = {"enqueue": "note", "enqueue_many": [("note",)], "cancel": one.enqueue("note")}
+        if not raises_at(number, partial(getattr(one, verb), given[verb]), ways):
+            break
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(others.enqueue, "note").result()
+        assert not in_a_lock(threading.get_ident())
+        one.enqueue("note")
+
+    assert len(ways) > 20
+
+
+def raises_at(number, call, ways):
+    """Make a call and raise at one moment; whether there were as many."""
+    left = number
+
+    def count(frame, event, function):
+        nonlocal left
+        if event in ("call", "c_return") and "dbbasic_queue" in frame.f_code.co_filename:
+            left -= 1
+            if not left:
+                ways.add((frame.f_code.co_name, event, frame.f_lineno))
+                raise KeyboardInterrupt
+
+    try:
+        sys.setprofile(count)
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+    return left <= 0
+
+
 # --- P8, P17: forks
 
 
@@ -467,6 +513,38 @@ def test_p8_a_fork_in_another_thread_in_the_middle_of_edits_harms_neither(childr
 
     assert all(len(id) == 16 for id in told_in_children), told_in_children
     assert sorted(reader.by_id(FILE)) == sorted(told + told_in_children)
+
+
+def test_p8_a_fork_while_another_thread_takes_the_first_lock_of_the_process_hangs_no_child(
+    run_python,
+):
+    """P8: that imports filelock, and a child forked meanwhile waited for ever for that import."""
+    code = """
+        import os, sys, threading, time
+        from dbbasic_queue import Queue
+        begun = threading.Event()
+        class Slow:
+            def find_spec(self, name, *rest):
+                if name == "filelock":
+                    begun.set()
+                    time.sleep(0.02)
+        sys.meta_path.insert(0, Slow())
+        thread = threading.Thread(target=Queue("queue.tsv").enqueue, args=["note"])
+        thread.start()
+        begun.wait()
+        if not os.fork():
+            Queue("queue.tsv").enqueue("note")
+            os._exit(0)
+        thread.join()
+        os.wait()
+    """
+    with run_python(code, stderr=-1) as child:
+        try:
+            child.communicate(timeout=10)
+        finally:
+            os.killpg(child.pid, signal.SIGKILL) if child.poll() is None else None
+
+    assert child.returncode == 0
 
 
 # --- P26: the lock file is deleted

@@ -283,7 +283,7 @@ def test_workers_that_all_end_before_they_run_a_job_are_an_error(queue, tmp_path
 FORKS_THAT_FAIL = """
     import errno, os, time
     from dbbasic_queue import Queue, pool
-    pool._AGAIN = 0.1
+    pool._AGAIN = {again}
     real, asked = os.fork, []
     def fork():
         asked.append(1)
@@ -292,7 +292,7 @@ FORKS_THAT_FAIL = """
         return real()
     os.fork = fork
     def nap(payload):
-        time.sleep(0.6)
+        time.sleep(payload or 0.6)
         return os.getpid()
     Queue("queue.tsv").process_jobs({{"nap": nap}}, processes=2)
 """
@@ -300,7 +300,7 @@ FORKS_THAT_FAIL = """
 
 def test_a_worker_that_cannot_be_forked_at_the_moment_comes_later(queue, tmp_path, run_python):
     ids = queue.enqueue_many([("nap",), ("nap",)])
-    code = FORKS_THAT_FAIL.format(which="(2, 3)")
+    code = FORKS_THAT_FAIL.format(which="(2, 3)", again=0.1)
     with run_python(code, cwd=tmp_path, stderr=-1) as child:
         _, told = child.communicate(timeout=60)
 
@@ -309,9 +309,21 @@ def test_a_worker_that_cannot_be_forked_at_the_moment_comes_later(queue, tmp_pat
     assert len({queue.get(id).result for id in ids}) == 2
 
 
+def test_a_worker_that_is_missing_keeps_its_place_while_the_others_are_busy(
+    queue, tmp_path, run_python
+):
+    queue.enqueue_many([("nap", 0.45)] * 3)
+    code = FORKS_THAT_FAIL.format(which="(2,)", again=0.3)
+    with run_python(code, cwd=tmp_path, stderr=-1) as child:
+        _, told = child.communicate(timeout=60)
+
+    assert child.returncode == 0, told
+    assert queue.counts() == {"completed": 3}
+
+
 def test_a_pool_that_can_fork_no_worker_at_all_says_so(queue, tmp_path, run_python):
     queue.enqueue("nap")
-    code = FORKS_THAT_FAIL.format(which="range(9)")
+    code = FORKS_THAT_FAIL.format(which="range(9)", again=0.1)
     with run_python(code, cwd=tmp_path, stderr=-1) as child:
         _, told = child.communicate(timeout=60)
 

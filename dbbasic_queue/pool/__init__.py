@@ -216,7 +216,7 @@ class Supervisor:
 
     def _grow(self) -> None:
         """Start one more worker while all are busy and something is due."""
-        if self.stop.is_over() or not self._free:
+        if self.stop.is_over() or not self._free or self._missing:
             return
         busy = all(child.slot.read()[0] > 0 for child in self._children.values())
         if not busy:
