@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -538,13 +538,12 @@ def test_p8_a_fork_while_another_thread_takes_the_first_lock_of_the_process_hang
         thread.join()
         os.wait()
     """
-    with run_python(code, stderr=-1) as child:
-        try:
-            child.communicate(timeout=10)
-        finally:
-            os.killpg(child.pid, signal.SIGKILL) if child.poll() is None else None
-
-    assert child.returncode == 0
+    child = run_python(code, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        assert child.wait(timeout=10) == 0
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
 
 
 # --- P26: the lock file is deleted
