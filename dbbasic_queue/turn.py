@@ -1,6 +1,5 @@
 """A worker's edits: fold its outcomes, take in the dead, claim, all in one rewrite."""
 
-import gc
 import time
 from heapq import merge
 
@@ -64,8 +63,6 @@ class Turns:
         events: list[tuple[str, Job]] = []
         died: list[tuple[Job, str]] = []
         self.left_some = False
-        collects = gc.isenabled()
-        gc.disable()  # thousands of rows are made here, in no circles: it would look at all of them
         try:
             with Edit(self._file, self._queue.lock_timeout, create=False) as e:
                 if not e.exists:
@@ -122,8 +119,6 @@ class Turns:
             self.look.close()  # it followed changes that were not made
             raise
         finally:
-            if collects:
-                gc.enable()
             for one in dead:
                 one.close()
 
