@@ -72,7 +72,7 @@ class Supervisor:
         self._lifeline = (-1, -1)  # a pipe: when we die, the workers read its end
         self._busy_since = clock()
         self._in_vain = 0
-        self._missing, self._tried_at = 0, 0.0  # workers that could not be forked
+        self._missing, self._tried_at = 0, -_AGAIN  # workers that could not be forked
         self._pause = 0.0
         self._told = 0
         self._leaving = False
@@ -217,6 +217,8 @@ class Supervisor:
     def _grow(self) -> None:
         """Start one more worker while all are busy and something is due."""
         if self.stop.is_over() or not self._free or self._missing:
+            return
+        if clock() < self._tried_at + _AGAIN:
             return
         busy = all(child.slot.read()[0] > 0 for child in self._children.values())
         if not busy:
