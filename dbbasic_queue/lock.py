@@ -153,8 +153,9 @@ class Lock:
         assert turn is not None
         try:
             self.replaced_by(-1)
-            if self._neighbour >= 0 and (not lent or identity(self._neighbour) == self._own):
-                _unlock(self._neighbour)
+            mine = self._neighbour >= 0 and (not lent or identity(self._neighbour) == self._own)
+            if mine and not _unlock(self._neighbour):
+                self.close()
         except BaseException:  # out of a signal handler
             self.close()
             raise
@@ -180,10 +181,8 @@ class Lock:
         """Go on with a file that was just renamed into place, and locked before; return -1."""
         old = self.fd
         try:
-            self.fd, self.coming = (
-                fd,
-                -1,
-            )  # first: its number may be another file's once it is closed
+            # first: its number may be another file's once it is closed
+            self.fd, self.coming = fd, -1
             if old >= 0:
                 _unlock(old)
         finally:
@@ -314,12 +313,16 @@ def _make_room(newest: Lock) -> None:
             _open.pop(lock, None)
 
 
-def _unlock(fd: int) -> None:
-    """Unlock a descriptor: to close it is not enough, since a child just forked may have a copy."""
+def _unlock(fd: int) -> bool:
+    """Unlock a descriptor; False when that is an error, and only closing it will do.
+
+    To close it is not enough where it can be helped: a child just forked may have a copy.
+    """
     try:
         (_filelock or native()).unlock_descriptor(fd)
+        return True
     except OSError:
-        pass  # a file system without locks
+        return False
 
 
 def native() -> "Any":
