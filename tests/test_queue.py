@@ -519,7 +519,7 @@ def test_no_verb_leaves_a_descriptor_open(queue, tmp_path):
     for _ in range(3):
         every_verb()
 
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # what other tests left may go meanwhile
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts them in /proc")
