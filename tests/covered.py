@@ -21,7 +21,6 @@ PYTEST = ["-m", "coverage", "run", "-m", "pytest", "-q", "-p", "no:cacheprovider
 SLOW = "its times are too short for processes that are traced"
 IN_A_CHILD = "in a forked child, of whose calls that began in its parent nothing is counted"
 LEFT_OUT = {
-    "tests/test_processes.py::test_p1_p5_p12_kill_9_of_producers_and_workers_at_any_time": SLOW,
     "tests/test_processes.py::"
     "test_p16_a_stopped_worker_finishes_its_job_and_gives_back_the_rest_uncharged": SLOW,
     "tests/test_speed.py::test_ten_thousand_jobs_are_run_within_a_second_and_in_few_rewrites": SLOW,

@@ -16,7 +16,7 @@ from dbbasic_queue.errors import DuplicateId
 from dbbasic_queue.tsv import HEADER
 
 # Scenes of many calls: here every so many-th goes wrong, each one in tests/faults/test_calls.py.
-EVERY = {"archive": 3, "tick": 5, "recovery": 5}
+EVERY = {"archive": 6, "tick": 11, "recovery": 11}
 
 
 @pytest.fixture

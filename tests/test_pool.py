@@ -443,6 +443,7 @@ def test_cpu_seconds_and_peak_memory_of_each_run_are_kept(queue, run_python, tmp
     assert light.cell("cpu_seconds") in ("", "0.001", "0.002")
 
 
+@pytest.mark.faults
 def test_what_ran_beside_a_job_that_is_killed_for_its_time_goes_back_uncharged(
     queue, run_python, tmp_path
 ):
