@@ -62,6 +62,16 @@ def mount(image, folder, how):
     command("mount", "-o", f"loop,{MOUNTS[how]}", image, folder)
 
 
+def wait_until_free(image):
+    """Wait until nobody holds what was mounted: another mount namespace may have a copy, and then
+    the next mount would be of the same file system, which is shut down."""
+    for _ in range(3000):
+        if not subprocess.run(["losetup", "-j", image], check=True, capture_output=True).stdout:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{image} is in use, by another mount namespace perhaps")
+
+
 def command(*words):
     subprocess.run([str(word) for word in words], check=True, capture_output=True)
 
@@ -106,6 +116,7 @@ class Round:
                 for child in living:
                     self.listen(child.hear_all())
             command("umount", folder)
+            wait_until_free(self.path / "image")
             mount(self.path / "image", folder, self.how)
             self.judge()
 
