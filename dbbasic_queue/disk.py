@@ -156,9 +156,8 @@ class QueueFile:
                 write_all(self.fd, b"\n")
                 self._lock.seen = os.fstat(self.fd)
                 return self._lock.seen, line + b"\n"
-            torn = make(
-                os.path.join(self.make_side(), "torn.tsv"), os.O_WRONLY | os.O_APPEND, self.real
-            )
+            path = os.path.join(self.make_side(), "torn.tsv")
+            torn = make(path, os.O_WRONLY | os.O_APPEND, self.real)
             try:
                 write_all(torn, line + b"\n")
                 sync(torn)
@@ -256,10 +255,8 @@ class QueueFile:
             if not renamed and is_there(temporary):
                 os.unlink(temporary)
             if isinstance(error, PermissionError):
-                raise QueueError(
-                    f"{folder}: {error.strerror}: an edit writes a neighbour of the queue file "
-                    "in this folder and renames it; only adding works without that"
-                ) from error
+                text = "an edit writes a neighbour of the queue file in this folder and renames it"
+                raise QueueError(f"{folder}: {error.strerror}: {text}; adding does not") from error
             if isinstance(error, OSError):
                 raise NotStored(f"{self.path}: not changed: {reason(error)}") from error
             raise
@@ -335,9 +332,12 @@ class QueueFile:
         return path
 
     def workers(self) -> list[str]:
-        """Return the names in the folder of the workers, [] when there is none."""
-        path = os.path.join(self.side, "workers")
-        return os.listdir(path) if is_folder(self.side) and is_folder(path) else []
+        """Return the names in the folder of the workers, [] when there is none (any more)."""
+        try:
+            path = os.path.join(self.side, "workers")
+            return os.listdir(path) if is_folder(self.side) and is_folder(path) else []
+        except FileNotFoundError:
+            return []
 
 
 def unhurried(body: "Callable[[], list[Job]]") -> "list[Job]":
