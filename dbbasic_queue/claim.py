@@ -17,9 +17,9 @@ from .edit import Edit
 from .errors import QueueError
 from .files import blocks, close_own, identity, stamp_of
 from .hint import NEVER_DUE, TRUSTED, Hint
-from .job import Job
+from .job import Job, is_due, whole
 from .lookup import lines_with
-from .tsv import PENDING, PROCESSING, row
+from .tsv import PENDING, PROCESSING, Header, row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ class Due:
     def __len__(self) -> int:
         return len(self._places)
 
-    def tickets(self) -> "Iterator[int]":
-        for key, place in zip(self._keys, self._places, strict=True):
-            yield key << AT | place
+    def in_order(self) -> "Iterator[tuple[int, int]]":
+        """Yield all but the position, and the position, of each ticket."""
+        return zip(self._keys, self._places, strict=True)
 
     def add(self, tickets: list[int]) -> None:
         """Take in further tickets, which mostly are the last ones."""
@@ -59,7 +59,7 @@ class Due:
                 self._keys.insert(at, new[0] >> AT)
                 self._places.insert(at, new[0] & PLACE)
                 return
-            new = sorted([*self.tickets(), *new])
+            new = sorted([*(key << AT | place for key, place in self.in_order()), *new])
             self._keys, self._places = [], array("q")
         last = self._keys[-1] if self._keys else -1
         self._keys += [last := key if (key := ticket >> AT) != last else last for ticket in new]
@@ -71,19 +71,18 @@ class Due:
         high = bisect_right(self._keys, key, low)
         return bisect_left(self._places, ticket & PLACE, low, high)
 
-    def remove(self, tickets: set[int]) -> None:
-        """Forget tickets, which mostly are the first ones."""
-        last = self._index(max(tickets)) + 1
-        gone = {ticket & PLACE for ticket in tickets}
-        left = [at for at, place in enumerate(self._places[:last]) if place not in gone]
-        self._places[:last] = array("q", [self._places[at] for at in left])
-        self._keys[:last] = [self._keys[at] for at in left]
+    def remove(self, gone: set[int], among: int) -> None:
+        """Forget the tickets of these positions, which are all among the first so many."""
+        left = [at for at, place in enumerate(self._places[:among]) if place not in gone]
+        self._places[:among] = array("q", [self._places[at] for at in left])
+        self._keys[:among] = [self._keys[at] for at in left]
 
     def move(self, starts: list[int], shifts: list[int]) -> None:
         """Follow the rows: what follows each of `starts` has moved."""
         last, total = starts[-1], shifts[-1]
-        moved = (p + (total if p > last else shifts[bisect_left(starts, p)]) for p in self._places)
-        self._places = array("q", moved)
+        self._places = array("q", [
+            p + (total if p > last else shifts[bisect_left(starts, p)]) for p in self._places
+        ])  # fmt: skip
 
 
 class Look:
@@ -161,7 +160,7 @@ class Look:
         tickets: list[int] = []
         limit = int(now)
         pattern = _not_for_later(max(limit, self.bound - 1))
-        step = 1
+        step, after = 1, edit.header.index.get("after")
         for offset, block in blocks(fd, start, stop):
             for begin, end in lines_with(block, (b"\tprocessing\t",)):
                 cells = row(block[begin:end], edit.header)
@@ -172,21 +171,22 @@ class Look:
                 begin = block.rfind(b"\n", 0, found.start()) + 1
                 end = block.find(b"\n", found.start())
                 cells = row(block[begin:end], edit.header)
-                if cells is None and not self.bad:
-                    self.bad, self.bad_at = block[begin:end], offset + begin
-                if cells is not None and cells[3] == PENDING:
-                    job = Job(cells, edit.header, offset + begin, end - begin + 1)
-                    if job.raw("after"):
-                        self.wait(job)
-                    elif job.is_due(now):
-                        ticket = self.ticket(job)
-                        if ticket is not None:
-                            tickets.append(ticket)
-                    elif job.run_at < self.bound:
-                        # coarse, so that falling times need few new patterns
-                        self.bound = max(limit + 1, job.run_at - step)
-                        step = min(step * 2, 3600)
-                        pattern = _not_for_later(max(limit, self.bound - 1))
+                if cells is None:
+                    if not self.bad:
+                        self.bad, self.bad_at = block[begin:end], offset + begin
+                elif cells[3] != PENDING:
+                    pass
+                elif after is not None and cells[after]:
+                    self.wait(Job(cells, edit.header, offset + begin, end - begin + 1))
+                elif is_due(cells, now):
+                    ticket = self._ticket(cells, edit.header, offset + begin)
+                    if ticket is not None:
+                        tickets.append(ticket)
+                elif whole(cells[5]) < self.bound:
+                    # coarse, so that falling times need few new patterns
+                    self.bound = max(limit + 1, whole(cells[5]) - step)
+                    step = min(step * 2, 3600)
+                    pattern = _not_for_later(max(limit, self.bound - 1))
                 found = pattern.search(block, end)
         return tickets
 
@@ -199,18 +199,27 @@ class Look:
 
     def ticket(self, job: Job) -> int | None:
         """Return a due row's place in the order as one number, None when it is not for us."""
-        kind = job.cells[1], job.raw("queue")
+        return self._ticket(job.cells, job.header, job.at)
+
+    def _ticket(self, cells: list[bytes], header: Header, at: int) -> int | None:
+        queue, priority = header.index.get("queue"), header.index.get("priority")
+        kind = cells[1], cells[queue] if queue is not None else b""
         rank = self._ranks.get(kind, -1)
         if rank == -1:
+            job = Job(cells, header)
             rank = self._ranks[kind] = self._wants(job.type, job.queue)
         if rank is None:
             self.for_others = True
             return None
-        priority, run_at = job.priority, job.run_at
-        if self._aging and (aging := self._aging.get(job.queue)):
-            priority, run_at = 0, max(0, int(run_at + aging * priority))
-        level = max(1, min(priority + (1 << 32), (1 << 33) - 1))
-        return ((rank << 33 | level) << 40 | max(0, min(run_at, (1 << 40) - 1))) << AT | job.at
+        number, run_at = 0, whole(cells[5])
+        if priority is not None and cells[priority]:
+            number = int(float(cells[priority]))
+        if self._aging and (aging := self._aging.get(kind[1].decode() or "default")):
+            number, run_at = 0, int(run_at + aging * number)
+        if not (abs(number) < 1 << 32 and 0 <= run_at < 1 << 40):
+            number = max(1 - (1 << 32), min(number, (1 << 32) - 1))
+            run_at = max(0, min(run_at, (1 << 40) - 1))
+        return ((rank << 33 | number + (1 << 32)) << 40 | run_at) << AT | at
 
     def wait(self, job: Job) -> None:
         """Take in a row that waits for others."""
@@ -240,14 +249,14 @@ class Look:
         if ticket is not None:
             self.due.add([ticket])
 
-    def claimable(self, edit: Edit, fd: int, now: float) -> "Iterator[tuple[int, Job]]":
-        """Yield (ticket, job) in order, as the rows now are; Stale when one was changed."""
+    def claimable(self, edit: Edit, fd: int, now: float) -> "Iterator[tuple[int, int, Job]]":
+        """Yield a ticket in its two parts, and its row, in order; Stale when one was changed."""
         reader = _Rows(fd, edit)
-        for ticket in self.due.tickets():
-            job = reader.at(ticket & PLACE)
-            if job is None or job.cells[3] != PENDING or not job.is_due(now):
+        for key, place in self.due.in_order():
+            job = reader.at(place)
+            if job is None or job.cells[3] != PENDING or not is_due(job.cells, now):
                 raise Stale(f"{edit.path}: rows were changed in place, without the lock")
-            yield ticket, job
+            yield key, place, job
 
     def _move(self, starts: list[int], shifts: list[int]) -> None:
         self.due.move(starts, shifts)
@@ -282,7 +291,7 @@ class _Rows:
     def at(self, at: int) -> Job | None:
         changed = self._edit.changed(at)
         if changed is not None:
-            return changed
+            return changed.copy()
         begin = at - self._start
         end = self._block.find(b"\n", begin) if begin > 0 else -1
         if end < 0:

@@ -10,7 +10,7 @@ from collections import deque
 from . import log
 from .errors import BadArgument, Killed
 from .job import Job, encode
-from .journal import WorkerFile, claim_number, end_line, record_line, start_line
+from .journal import WorkerFile, now
 from .lock import in_a_lock
 from .options import Options
 from .recover import ON_REQUEST, kill_requests, killed
@@ -49,48 +49,48 @@ class Held:
     def next(self, ended: "tuple[Attempt, Cells] | None") -> Attempt | None:
         """Write the outcome of a job and the start of the next one; return that, if any."""
         with self.mutex:
-            job = self._take() if self.claimed and self.may_begin() else None
             lines = b""
             if ended:
-                lines = self._end(ended[0].claimed, ended[1])
-            if job is not None:
-                lines += start_line(job, self._options.attempts_of(job))
+                last, cells = ended
+                lines = self._end(last, cells)
+                cells["started_at"] = last.started_at  # as the line of its start says
+            attempt = self._take() if self.claimed and self.may_begin() else None
+            if attempt is not None:
+                most = b"%d" % self._options.attempts_of(attempt.claimed)
+                lines += attempt.line(b"start", attempt.started_at, {"max_attempts": most})
             if lines and not self._write(lines):
-                if job is not None:
-                    self.claimed.appendleft(job)
-                    job = None
+                if attempt is not None:
+                    self.claimed.appendleft(attempt.claimed)
+                    attempt = None
                 if ended:
-                    ended[1].update(result=b"", error=b"result not stored: no space left")
-                    lines = end_line(ended[0].claimed, ended[1])
+                    cells.update(result=b"", error=b"result not stored: no space left")
+                    lines = last.line(b"end", now(), cells)
                     self._journal.append(lines, durable=self._durable)
-            if job is None:
-                return None
-            attempt = Attempt(job, self._options.timeout_of(job))
-            attempt.job.set_record(lambda **cells: self._record(attempt, cells))
-            self.running[job.cells[0]] = attempt
-            self.began += 1
+            if attempt is not None:
+                self.running[attempt.id] = attempt
+                self.began += 1
             return attempt
 
     def may_begin(self) -> bool:
         """Whether this worker may begin one more job."""
         return self.began < self._options.max_jobs and not self._stop.is_over()
 
-    def _take(self) -> Job | None:
+    def _take(self) -> Attempt | None:
         try:
             self._journal.reserve()
-            return self.claimed.popleft()
         except OSError as problem:
             self._problem_is(problem)
             return None
+        job = self.claimed.popleft()
+        return Attempt(job, self._options.timeout_of(job), self._record)
 
-    def _end(self, claimed: Job, cells: "Cells") -> bytes:
+    def _end(self, attempt: Attempt, cells: "Cells") -> bytes:
         """Keep an outcome until it is folded, and return its line."""
-        id = claimed.cells[0]
-        self.running.pop(id, None)
-        self.outcomes[id] = (claimed, cells)
+        self.running.pop(attempt.id, None)
+        self.outcomes[attempt.id] = attempt.mark, attempt.number, cells
         if cells["status"] == PENDING:
-            self.again.add(id)
-        return end_line(claimed, cells)
+            self.again.add(attempt.id)
+        return attempt.line(b"end", cells.get("finished_at") or now(), cells)
 
     def _write(self, lines: bytes) -> bool:
         try:
@@ -104,14 +104,14 @@ class Held:
         self.problem = problem
         self._stop.ask()
 
-    def _record(self, attempt: Attempt, cells: "dict[str, Any]") -> None:
+    def _record(self, attempt: Attempt, **cells: "Any") -> None:
         """Write cells of a running job at once; see `Job.record`."""
         new = {check_column(column): encode(column, value) for column, value in cells.items()}
-        claimed = attempt.claimed
         with self.mutex:
-            if self.running.get(claimed.cells[0]) is not attempt:
-                raise BadArgument(f"job {claimed.id} does not run any more: nothing was recorded")
-            self._journal.append(record_line(claimed, new), durable=self._durable)
+            if self.running.get(attempt.id) is not attempt:
+                id = attempt.id.decode()
+                raise BadArgument(f"job {id} does not run any more: nothing was recorded")
+            self._journal.append(attempt.line(b"record", now(), new), durable=self._durable)
             attempt.recorded |= new
 
     def mind_the_time(self) -> None:
@@ -141,13 +141,14 @@ class Held:
         for k, id in kill_requests(self._journal.path):
             with self.mutex:
                 attempt = self.running.get(id)
-                if attempt is not None and claim_number(attempt.claimed) == k:
+                if attempt is not None and int(attempt.k) == k:
                     attempt.end(Killed(ON_REQUEST.decode()))
                     self._run.show()
                 for job in [job for job in self.claimed if job.cells[0] == id]:
-                    if claim_number(job) == k:
+                    waits = Attempt(job)
+                    if int(waits.k) == k:
                         self.claimed.remove(job)
-                        self._write(self._end(job, killed()))
+                        self._write(self._end(waits, killed()))
                         log.info("job %s %s ended on request", job.id, job.type)
 
     def forget(self) -> None:

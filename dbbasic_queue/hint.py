@@ -154,6 +154,8 @@ def _take_tail(real: str, hint: Hint, size: int) -> bool:
         hint.last_id = id
         run_at = int(cells[5])
         hint.bound = min(hint.bound, 0 if run_at == int(cells[4]) else run_at)
+        if not hint.bound:
+            return True  # due: what follows does not matter
     return True
 
 

@@ -143,9 +143,8 @@ class Job:
         return self.status in ("completed", "failed", "cancelled")
 
     def is_due(self, now: float) -> bool:
-        """Whether the row's time has come; a clock that steps back delays no job for at once."""
-        created_at, run_at = self.cells[4:6]
-        return created_at == run_at or self.run_at <= now or self.run_at == self.created_at
+        """Whether the row's time has come."""
+        return is_due(self.cells, now)
 
     def as_dict(self) -> "dict[str, Any]":
         """Return the nine documented keys."""
@@ -228,8 +227,9 @@ class Job:
         """Read the payload from its cell when it is asked for again."""
         self._payload = _UNREAD
 
-    def set_record(self, record: "Callable[..., None]") -> None:
-        self._record = record
+    def run_with(self, payload: "Any", record: "Callable[..., None] | None") -> None:
+        """Be the job that runs, with the very payload that its handler has."""
+        self._payload, self._record = payload, record
 
     def record(self, **cells: "Any") -> None:
         """Store cells of a feature's own columns for the running job at once; `Queue.get` sees
@@ -242,6 +242,14 @@ class Job:
                 f"job {self.id} is not running in this process: only current_job() can record"
             )
         self._record(**cells)
+
+
+def is_due(cells: list[bytes], now: float) -> bool:
+    """Whether a row's time has come; a clock that steps back delays no job for at once."""
+    if cells[4] == cells[5]:
+        return True
+    run_at = whole(cells[5])
+    return run_at <= now or run_at == whole(cells[4])
 
 
 def whole(cell: bytes) -> int:

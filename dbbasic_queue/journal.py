@@ -66,38 +66,27 @@ class Line:
         self.cells = cells
 
 
-def _line(k: bytes, event: bytes, id: bytes, attempt: int, cells: "Cells") -> bytes:
+class _Names(dict[str, bytes]):
+    """How the name of a cell stands in a line, made once."""
+
+    def __missing__(self, name: str) -> bytes:
+        written = self[name] = b"\t%b=" % name.encode()
+        return written
+
+
+_NAMES = _Names()
+
+
+def now() -> bytes:
+    """Return the time as a line or a cell holds it."""
+    return b"%.3f" % time.time()
+
+
+def line(k: bytes, event: bytes, id: bytes, attempt: int, at: bytes, cells: "Cells") -> bytes:
     """Return a journal line with its CRC."""
-    parts = [b"%b\t%b\t%b\t%d\t%.3f" % (k, event, id, attempt, time.time())]
-    parts += [name.encode() + b"=" + cell for name, cell in cells.items()]
-    body = b"\t".join(parts)
+    told = b"".join([_NAMES[name] + cell for name, cell in cells.items()])
+    body = b"%b\t%b\t%b\t%d\t%b%b" % (k, event, id, attempt, at, told)
     return b"%b\t%08x\n" % (body, crc32(body))
-
-
-def _line_of(job: Job, event: bytes, cells: "Cells") -> bytes:
-    """Return a line about a run of a claimed job."""
-    k = job.raw("worker").rpartition(b".")[2]
-    return _line(k, event, job.cells[0], job.attempts + 1, cells)
-
-
-def claim_number(job: Job) -> int:
-    """Return the k of a row that a worker has claimed as ID.k."""
-    return int(job.raw("worker").rpartition(b".")[2])
-
-
-def start_line(job: Job, max_attempts: int) -> bytes:
-    """Return the line that says a claimed job has started, and after how many attempts it fails."""
-    return _line_of(job, b"start", {"max_attempts": b"%d" % max_attempts})
-
-
-def end_line(job: Job, cells: "Cells") -> bytes:
-    """Return the line that makes a claimed job finished, or puts it back."""
-    return _line_of(job, b"end", cells)
-
-
-def record_line(job: Job, cells: "Cells") -> bytes:
-    """Return the line that adds cells to a job while it runs."""
-    return _line_of(job, b"record", cells)
 
 
 def parse(data: bytes) -> tuple[list[Line], bool]:
@@ -164,7 +153,7 @@ class WorkerFile:
         cells = {"pid": b"%d" % os.getpid(), "name": self._name.encode()}
         cells["queues"] = escape(self._queues).encode()
         cells["types"] = escape(self._types).encode()
-        self._write(_line(b"0", b"worker", self.id.encode(), 0, cells))
+        self._write(line(b"0", b"worker", self.id.encode(), 0, now(), cells))
         self._head = self._end
         sync_folder(folder)
 

@@ -5,6 +5,7 @@ import time
 
 from .errors import Discard, JobTimeout, Killed, Retry, Snooze, Stopped
 from .job import Job
+from .journal import now
 from .log import error_with, info, traceback_of, warn
 from .options import Options
 from .recover import killed
@@ -19,17 +20,15 @@ if TYPE_CHECKING:
 LONGEST_ERROR = 2000  # characters
 
 
-def completed(job: Job, result: "Any") -> "Cells":
+def completed(attempt: int, result: "Any") -> "Cells":
     """Return the cells of a job whose handler returned; BadArgument when the result is not JSON."""
-    now = b"%.3f" % time.time()
-    attempts = b"%d" % job.attempts
-    cell = dump(result, "the result")
+    finished_at = now()
     return {
         "status": b"completed",
-        "attempts": attempts,
+        "attempts": b"%d" % attempt,
         "error": b"",
-        "result": cell,
-        "finished_at": now,
+        "result": dump(result, "the result"),
+        "finished_at": finished_at,
     }
 
 

@@ -8,6 +8,7 @@ from math import inf
 
 from .errors import BadArgument, JobTimeout, Killed, Stopped
 from .job import Job
+from .journal import line, now
 from .lock import in_a_lock
 
 TYPE_CHECKING = False
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
     Outcome = Callable[["Attempt", Any, BaseException | None], Cells]
+    Record = Callable[..., None]
 
 CALL = "__call__"
 CUT_OFF = 5  # seconds that a handler has to end after it was told to
-_current: "ContextVar[Job]" = ContextVar("dbbasic_queue_job")
+_current: "ContextVar[Attempt]" = ContextVar("dbbasic_queue_job")
 
 
 def current_job() -> Job:
@@ -33,7 +35,7 @@ def current_job() -> Job:
     Its `attempts` counts this attempt too.
     """
     try:
-        return _current.get()
+        return _current.get().job
     except LookupError:
         raise BadArgument("current_job() was called where no job runs") from None
 
@@ -43,21 +45,41 @@ class _Nothing(BaseException):
 
 
 class Attempt:
-    """One job that runs: until when it may, and why it is to end."""
+    """One job that runs: its lines, until when it may, and why it is to end."""
 
-    __slots__ = ("claimed", "deadline", "ending", "job", "recorded", "timeout", "told")
+    deadline = inf  # on the clock below, once it runs
+    ending: BaseException = JobTimeout("timed out")
+    told = False  # the handler was made to raise that
+    _job: Job | None = None
 
-    def __init__(self, claimed: Job, timeout: float | None) -> None:
+    def __init__(
+        self, claimed: Job, timeout: float | None = None, record: "Record | None" = None
+    ) -> None:
         self.claimed = claimed  # as its row says
-        self.restore()  # `job`: as its handler sees it
+        self.id = claimed.cells[0]
+        self.mark = claimed.raw("worker")
+        self.k = self.mark.rpartition(b".")[2]
+        self.number = claimed.attempts + 1
+        self.payload = claimed.payload
         claimed.forget_payload()  # what is done to it there stays there; and memory is dear
-        self.recorded: Cells = {"started_at": b"%.3f" % time.time()}
+        self.started_at = now()
+        self.recorded: Cells = {}
         self.timeout = timeout or 0.0
-        self.deadline = inf  # on the clock below, once it runs
-        self.ending: BaseException = JobTimeout("timed out")
         if timeout:
             self.ending = JobTimeout(f"timed out after {timeout:g} s")
-        self.told = False  # the handler was made to raise that
+        self._record = record
+
+    @property
+    def job(self) -> Job:
+        """The job as its handler sees it, made when somebody asks."""
+        if self._job is None:
+            self._job = self.claimed.with_cells({"attempts": b"%d" % self.number})
+            self._job.run_with(self.payload, self._record and partial(self._record, self))
+        return self._job
+
+    def line(self, event: bytes, at: bytes, cells: "Cells") -> bytes:
+        """Return a line of the worker's file about this run."""
+        return line(self.k, event, self.id, self.number, at, cells)
 
     def begin(self) -> None:
         """Start its time."""
@@ -87,7 +109,7 @@ class Attempt:
 
     def restore(self) -> None:
         """Take back what the handler may have done to its job."""
-        self.job = self.claimed.with_cells({"attempts": b"%d" % (self.claimed.attempts + 1)})
+        self._job, self.payload = None, self.claimed.payload
 
     def is_over(self) -> bool:
         """Whether the handler is to be told now."""
@@ -107,7 +129,7 @@ class Run:
         self.meter: Meter | None = None
         self._gate = threading.Lock()  # between coming out and being thrown at
         self._thrown = False
-        self._call = _layered(layers, lambda job: handlers[job.type](job.payload))
+        self._call = _call(handlers, layers)
 
     def __call__(self, attempt: Attempt, outcome: "Outcome") -> "Cells":
         """Run a job's handler inside its layers and return its outcome.
@@ -123,14 +145,14 @@ class Run:
             self.end(attempt)
 
     def _until_outcome(self, attempt: Attempt, outcome: "Outcome") -> "Cells":
-        return outcome(attempt, _finished(self._call(attempt.job)), None)
+        return outcome(attempt, _finished(self._call(attempt)), None)
 
     async def side_by_side(self, attempt: Attempt, outcome: "Outcome") -> "Cells":
         """As a call, in a task of its own: it waits where the handler does."""
         self.begin(attempt)
         try:
-            _current.set(attempt.job)
-            result = self.enter(attempt, self._call, attempt.job)
+            _current.set(attempt)
+            result = self.enter(attempt, self._call, attempt)
             result = await result if hasattr(result, "__await__") else result
             return self.enter(attempt, outcome, attempt, result, None)
         except BaseException as failure:
@@ -172,7 +194,7 @@ class Run:
 
     def enter(self, attempt: Attempt, call: "Callable[..., T]", *given: "Any") -> "T":
         """Call the user's code, into which the end of its time may be thrown."""
-        token = _current.set(attempt.job)
+        token = _current.set(attempt)
         try:
             self.inside = attempt
             return call(*given)
@@ -256,14 +278,18 @@ def _finished(result: "Any") -> "Any":
     )
 
 
-def _layered(
-    layers: "Sequence[Layer]", innermost: "Callable[[Job], Any]"
-) -> "Callable[[Job], Any]":
-    """Fold layers around a call, the first one outermost."""
-    call = innermost
+def _call(handlers: "Handlers", layers: "Sequence[Layer]") -> "Callable[[Attempt], Any]":
+    """Return what runs a handler inside its layers, the first one outermost."""
+    if not layers:
+        return lambda attempt: handlers[attempt.claimed.type](attempt.payload)
+
+    def innermost(job: Job) -> "Any":
+        return handlers[job.type](job.payload)
+
+    call: Callable[[Job], Any] = innermost
     for layer in reversed(layers):
         call = _around(layer, call)
-    return call
+    return lambda attempt: call(attempt.job)
 
 
 def _around(layer: "Layer", call: "Callable[[Job], Any]") -> "Callable[[Job], Any]":

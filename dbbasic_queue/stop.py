@@ -58,7 +58,7 @@ class Stop:
 
     def is_over(self) -> bool:
         """Whether no further job may begin."""
-        return self.asked > 0 or clock() >= self.until
+        return self.asked > 0 or (self.until < FOREVER and clock() >= self.until)
 
     def is_cut_short(self) -> bool:
         """Whether also what runs is to end now."""

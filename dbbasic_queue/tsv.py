@@ -219,7 +219,7 @@ def visible(text: str) -> str:
 # --- JSON cells
 
 _encode: "Callable[[Any], str] | None" = None
-_decode: "Callable[[str], Any] | None" = None
+_decode: "Callable[[str, int], tuple[Any, int]] | None" = None
 _ATOMS = frozenset((str, int, float, bool, type(None)))
 
 
@@ -280,11 +280,19 @@ def load(cell: bytes) -> "Any":
     if _decode is None:
         import json
 
-        _decode = json.loads
+        _decode = json.JSONDecoder().scan_once
+    text = cell.decode()
     try:
-        return _decode(cell.decode())
+        value, end = _decode(text, 0)
+        if end == len(text):
+            return value
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except StopIteration:  # no JSON, or spaces around it
+        pass
+    import json
+
+    return json.loads(text)
 
 
 def check_plain(value: "Any", what: str, depth: int = 0) -> None:

@@ -5,7 +5,7 @@ from heapq import merge
 
 from . import hint, log
 from .after import settle
-from .claim import Look
+from .claim import AT, Look
 from .edit import Edit
 from .files import blocks
 from .job import Job
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
     from .journal import Cells
 
-    Outcomes = dict[
-        bytes, tuple[Job, Cells]
-    ]  # by job id: the job as it was claimed, and its new cells
+    # By job id: the claim that its row names, the number of the attempt, the row's new cells.
+    Outcomes = dict[bytes, tuple[bytes, int, Cells]]
 
 # A claim holds a part of the file, so that a rewrite is worth its cost; in bounds, as memory is.
 SHARE = 28
@@ -178,17 +177,20 @@ class Turns:
         return rank
 
     def _fold(self, e: Edit, outcomes: "Outcomes", events: list[tuple[str, Job]]) -> None:
-        for id, (claimed, cells) in outcomes.items():
+        for id, (mark, attempt, cells) in outcomes.items():
             mine = self.look.processing.get(id)
-            if mine is None or mine.raw("worker") != claimed.raw("worker"):
+            if mine is None or mine.raw("worker") != mark:
                 log.warn(
                     "job %s was changed by somebody else while it ran; its outcome is dropped",
                     id.decode(),
                 )
                 continue
-            job = e.set(mine, cells)
-            self._follow(job)
-            events.append((_event(job, claimed), job))
+            job = e.alter(mine, cells)
+            if job.cells[3] == PENDING:
+                self._follow(job)
+            else:
+                del self.look.processing[id]
+            events.append((_event(job, attempt), job))
 
     def _follow(self, job: Job) -> None:
         """Note in the look what became of a processing row."""
@@ -207,32 +209,36 @@ class Turns:
 
     def _claim(self, e: Edit, met: list[Job], room: int, now: float) -> list[Job]:
         """Mark the next rows as mine, in order; they are run once the edit is on the disk."""
-        look, tickets = self.look, set()
+        look, gone, seen = self.look, set(), 0
         taken: list[Job] = []
         mark = {
             "status": PROCESSING,
             "worker": b"%b.%d" % (self._journal.id.encode(), self._journal.k + 1),
         }
         waited = sorted(
-            (t, job) for job in met if job.is_due(now) and (t := look.ticket(job)) is not None
+            (ticket >> AT, job.at, job)
+            for job in met
+            if job.is_due(now) and (ticket := look.ticket(job)) is not None
         )
         counts = Counts(e)
         most = max(LEAST_HELD, min(e.size // SHARE, MOST_HELD))
         claimable = look.claimable(e, self._file.fd, now)
-        for ticket, job in merge(waited, claimable) if waited else claimable:
+        for _, place, job in merge(waited, claimable) if waited else claimable:
             if len(taken) >= room or most <= 0:
                 self.left_some = True
                 break
-            if job.cells[0] in look.processing:
+            seen += 1
+            id = job.cells[0]
+            if id in look.processing:
                 continue  # a copied line: one at a time
             verdict = self._may_start(job, counts)
             if verdict is None:
                 continue
-            claimed = e.set(job, mark)
-            counts.moved(job, claimed)
-            look.waiting.pop(job.cells[0], None)
-            look.processing[job.cells[0]] = claimed
-            tickets.add(ticket)
+            claimed = e.alter(job, mark)
+            counts.claimed(claimed)
+            look.waiting.pop(id, None)
+            look.processing[id] = claimed
+            gone.add(place)
             most -= job.size
             if verdict:
                 taken.insert(0, claimed)
@@ -240,7 +246,7 @@ class Turns:
                 break
             taken.append(claimed)
         if taken:
-            look.due.remove(tickets)
+            look.due.remove(gone, seen)
             self._journal.k += 1
         return taken
 
@@ -302,17 +308,17 @@ class Counts:
             self._known[asked] = sum(group in (None, job.group) for job in rows)
         return self._known[asked]
 
-    def moved(self, old: Job, new: Job) -> None:
-        """Count a job under its new status."""
+    def claimed(self, job: Job) -> None:
+        """Count a job that was pending as processing."""
         for status, type, queue, group in self._known:
-            same = type in (None, new.type) and queue in (None, new.queue)
-            if status is not None and same and group in (None, new.group):
-                step = (status == new.status) - (status == old.status)
+            same = type in (None, job.type) and queue in (None, job.queue)
+            if status is not None and same and group in (None, job.group):
+                step = (status == "processing") - (status == "pending")
                 self._known[status, type, queue, group] += step
 
 
-def _event(job: Job, claimed: Job | None = None) -> str:
-    """Return what to call the end of a run."""
+def _event(job: Job, attempt: int = 1) -> str:
+    """Return what to call the end of an attempt, by its number."""
     if job.cells[3] != PENDING:
         return job.status
-    return "retried" if job.attempts > (claimed.attempts if claimed else 0) else "snoozed"
+    return "retried" if job.attempts >= attempt else "snoozed"

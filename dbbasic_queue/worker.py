@@ -276,7 +276,8 @@ class Worker:
             return False
 
     def tell_start(self, attempt: Attempt) -> None:
-        _log("job %s %s starts, attempt %d, by %s", attempt.job)
+        if log.listens():
+            _log("job %s %s starts, attempt %d, by %s", attempt.job)
         if self._options.listeners:
             self._untold.append(("started", attempt.job))
             self._tell()
@@ -284,16 +285,16 @@ class Worker:
     def outcome(self, attempt: Attempt, result: "Any", failure: BaseException | None) -> "Cells":
         """Return the cells of a job that has returned, or raised `failure`."""
         if failure is None:
-            return completed(attempt.job, result)
+            return completed(attempt.number, result)
         if isinstance(failure, KeyboardInterrupt):
             self.stop.ask(signal.SIGINT)
         return ended_by(failure, attempt.job, self._options)
 
     def ended(self, attempt: Attempt, cells: "Cells") -> "Cells":
         """Return all that a run changes, after it."""
-        if cells["status"] == COMPLETED:
+        if cells["status"] == COMPLETED and log.listens():
             _log("job %s %s completed, attempt %d, by %s", attempt.job)
-        return attempt.recorded | cells
+        return attempt.recorded | cells if attempt.recorded else cells
 
     # --- beside the running job
 
@@ -329,5 +330,4 @@ class Worker:
 
 
 def _log(text: str, job: Job) -> None:
-    if log.listens():
-        log.info(text, job.id, job.type, job.attempts, job.worker)
+    log.info(text, job.id, job.type, job.attempts, job.worker)
