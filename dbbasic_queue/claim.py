@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 AT = 48  # bits of a row's position in its ticket, 40 of its run_at, 33 of its priority
 PLACE = (1 << AT) - 1
 _PRINT = 256
+_KEYS = 10_000
 
 
 class Stale(QueueError):
@@ -41,18 +42,21 @@ class Due:
 
     def __init__(self) -> None:
         self._keys: list[int] = []  # all but the position
-        self._places = array("q")
+        self._places = array("q")  # the positions, less `_base`
+        self._base = 0
 
     def __len__(self) -> int:
         return len(self._places)
 
     def in_order(self) -> "Iterator[tuple[int, int]]":
         """Yield all but the position, and the position, of each ticket."""
-        return zip(self._keys, self._places, strict=True)
+        return zip(self._keys, map(self._base.__add__, self._places), strict=True)
 
     def add(self, tickets: list[int]) -> None:
         """Take in further tickets, which mostly are the last ones."""
         new = sorted(tickets)
+        if new and self._base:
+            self._places, self._base = array("q", map(self._base.__add__, self._places)), 0
         if new and self._keys and new[0] < self._keys[-1] << AT | self._places[-1]:
             if len(new) == 1:
                 at = self._index(new[0])
@@ -73,16 +77,19 @@ class Due:
 
     def remove(self, gone: set[int], among: int) -> None:
         """Forget the tickets of these positions, which are all among the first so many."""
-        left = [at for at, place in enumerate(self._places[:among]) if place not in gone]
+        base = self._base
+        left = [at for at, place in enumerate(self._places[:among]) if place + base not in gone]
         self._places[:among] = array("q", [self._places[at] for at in left])
         self._keys[:among] = [self._keys[at] for at in left]
 
     def move(self, starts: list[int], shifts: list[int]) -> None:
         """Follow the rows: what follows each of `starts` has moved."""
         last, total = starts[-1], shifts[-1]
-        self._places = array("q", [
-            p + (total if p > last else shifts[bisect_left(starts, p)]) for p in self._places
-        ])  # fmt: skip
+        if not self._places or min(self._places) + self._base > last:
+            self._base += total  # mostly the order is the file's
+        else:
+            moved = [p + shifts[bisect_left(starts, p)] for _, p in self.in_order()]
+            self._places, self._base = array("q", moved), 0
 
 
 class Look:
@@ -91,7 +98,7 @@ class Look:
     def __init__(self, wants: "Wants", aging: "Mapping[str, float]") -> None:
         self._wants = wants
         self._aging = aging
-        self._ranks: dict[tuple[bytes, bytes], int | None] = {}
+        self._keys: dict[tuple[bytes, ...], int | None] = {}  # by type, run_at, queue, priority
         self.due = Due()
         self.waiting: dict[bytes, Job] = {}
         self.processing: dict[bytes, Job] = {}
@@ -202,24 +209,27 @@ class Look:
         return self._ticket(job.cells, job.header, job.at)
 
     def _ticket(self, cells: list[bytes], header: Header, at: int) -> int | None:
-        queue, priority = header.index.get("queue"), header.index.get("priority")
-        kind = cells[1], cells[queue] if queue is not None else b""
-        rank = self._ranks.get(kind, -1)
-        if rank == -1:
-            job = Job(cells, header)
-            rank = self._ranks[kind] = self._wants(job.type, job.queue)
-        if rank is None:
+        kind = header.kind_of(cells)
+        key = self._keys.get(kind, -1)
+        if key == -1:
+            if len(self._keys) > _KEYS:
+                self._keys.clear()
+            key = self._keys[kind] = self._key(Job(cells, header))
+        if key is None:
             self.for_others = True
             return None
-        number, run_at = 0, whole(cells[5])
-        if priority is not None and cells[priority]:
-            number = int(float(cells[priority]))
-        if self._aging and (aging := self._aging.get(kind[1].decode() or "default")):
-            number, run_at = 0, int(run_at + aging * number)
-        if not (abs(number) < 1 << 32 and 0 <= run_at < 1 << 40):
-            number = max(1 - (1 << 32), min(number, (1 << 32) - 1))
-            run_at = max(0, min(run_at, (1 << 40) - 1))
-        return ((rank << 33 | number + (1 << 32)) << 40 | run_at) << AT | at
+        return key << AT | at
+
+    def _key(self, job: Job) -> int | None:
+        """Return a due row's place in the order, but for its position."""
+        rank = self._wants(job.type, job.queue)
+        if rank is None:
+            return None
+        priority, run_at = job.priority, job.run_at
+        if self._aging and (aging := self._aging.get(job.queue)):
+            priority, run_at = 0, max(0, int(run_at + aging * priority))
+        level = max(1, min(priority + (1 << 32), (1 << 33) - 1))
+        return (rank << 33 | level) << 40 | max(0, min(run_at, (1 << 40) - 1))
 
     def wait(self, job: Job) -> None:
         """Take in a row that waits for others."""
@@ -251,9 +261,19 @@ class Look:
 
     def claimable(self, edit: Edit, fd: int, now: float) -> "Iterator[tuple[int, int, Job]]":
         """Yield a ticket in its two parts, and its row, in order; Stale when one was changed."""
-        reader = _Rows(fd, edit)
+        header, block, start = edit.header, b"", 0  # a block that begins before a row
         for key, place in self.due.in_order():
-            job = reader.at(place)
+            job = edit.changed(place)
+            if job is not None:
+                job = job.copy()
+            else:
+                end = block.find(b"\n", place - start) if start < place else -1
+                if end < 0:
+                    start, block, end = _read_row(fd, place, near=0 < place - start <= len(block))
+                line = block[place - start : end]
+                cells = row(line, header) if end > 0 and block[place - start - 1] == 10 else None
+                if cells is not None:
+                    job = Job(cells, header, place, len(line) + 1)
             if job is None or job.cells[3] != PENDING or not is_due(job.cells, now):
                 raise Stale(f"{edit.path}: rows were changed in place, without the lock")
             yield key, place, job
@@ -261,7 +281,10 @@ class Look:
     def _move(self, starts: list[int], shifts: list[int]) -> None:
         self.due.move(starts, shifts)
         for job in (*self.waiting.values(), *self.processing.values()):
-            job.at += shifts[bisect_left(starts, job.at)]
+            number = bisect_left(starts, job.at)
+            if number < len(starts) and starts[number] == job.at:
+                job.size += shifts[number + 1] - shifts[number]
+            job.at += shifts[number]
 
     def hint(self, fd: int, last_id: str) -> Hint:
         """Return what an idle tick needs to know of the file as it is now."""
@@ -279,37 +302,17 @@ class Look:
         )
 
 
-class _Rows:
-    """Rows at known places, read a block at a time."""
-
-    def __init__(self, fd: int, edit: Edit) -> None:
-        self._fd = fd
-        self._edit = edit
-        self._start = 0
-        self._block = b""
-
-    def at(self, at: int) -> Job | None:
-        changed = self._edit.changed(at)
-        if changed is not None:
-            return changed.copy()
-        begin = at - self._start
-        end = self._block.find(b"\n", begin) if begin > 0 else -1
-        if end < 0:
-            begin, end = 1, self._read(at, near=0 <= begin <= len(self._block))
-        if end < 0 or self._block[begin - 1] != 10:
-            return None
-        cells = row(self._block[begin:end], self._edit.header)
-        return Job(cells, self._edit.header, at, end - begin + 1) if cells else None
-
-    def _read(self, at: int, *, near: bool) -> int:
-        """Read from the byte before a row on; return where its line ends, -1 when it does not."""
-        self._start, reach = at - 1, 1 << 18 if near else 1 << 12  # mostly the order is the file's
-        while True:
-            self._block = os.pread(self._fd, reach, self._start)
-            end = self._block.find(b"\n", 1)
-            if end >= 0 or len(self._block) < reach:
-                return end
-            reach *= 4
+def _read_row(fd: int, at: int, *, near: bool) -> tuple[int, bytes, int]:
+    """Return a block from the byte before a row on, where it starts, and where the line ends in it;
+    -1 when it does not.  `near` the last one a large block, since mostly the order is the file's.
+    """
+    start, reach = at - 1, 1 << 18 if near else 1 << 12
+    while True:
+        block = os.pread(fd, reach, start)
+        end = block.find(b"\n", 1)
+        if end >= 0 or len(block) < reach:
+            return start, block, end
+        reach *= 4
 
 
 def _not_for_later(limit: int) -> "re.Pattern[bytes]":

@@ -6,6 +6,9 @@ is seen by what it asks afterwards.  When it ends jobs, it also ends those that 
 down the whole graph.
 """
 
+from itertools import accumulate
+from operator import add, sub
+
 from . import after, hint
 from .add import last_id
 from .disk import QueueFile
@@ -204,25 +207,15 @@ class Edit:
                 check_column(name)
         return self.put(job, new)
 
-    def alter(self, job: Job, cells: "Mapping[str, bytes]") -> Job:
-        """As `set`, but this very `Job` becomes what the row now is, where the file has the columns.
+    def touch(self, job: Job) -> None:
+        """Take in that this very `Job`, an unfinished one that was read here, has new cells.
 
         For whoever throws its jobs away when the edit fails.
         """
-        index, row = self.header.index, job.cells
-        if job.header is not self.header or job.at < 0 or not index.keys() >= cells.keys():
-            return self.set(job, cells)
-        before = row[3]
-        for name, cell in cells.items():
-            row[index[name]] = cell
-        if row[3] in FINISHED and before not in FINISHED:
-            self.ended = True
-        if "payload" in cells:
-            job.forget_payload()
+        self._by_id[job.cells[0]] = self._changed[job.at] = job
+        self.ended = self.ended or job.cells[3] in FINISHED
         if self._counts:
             self._counts.clear()
-        self._by_id[row[0]] = self._changed[job.at] = job
-        return job
 
     def put(self, old: Job, new: Job) -> Job:
         """Put one version of a job in the place of another."""
@@ -316,21 +309,22 @@ class Edit:
         if target is not self.header:
             yield from self._widened(target)
             return
-        at = moved = 0
-        self._moves = starts, shifts = sorted(self._changed), [0]
-        lines: list[bytes] = []
-        for start in starts:
-            if start > at or len(lines) > _AT_ONCE:
-                yield b"".join(lines)
-                lines = []
-                yield at, start
-            job = self._changed[start]
-            line, size = (job.line(target), job.size) if job else (b"", self._removed[start])
-            lines.append(line)
-            at = start + size
-            moved += len(line) - size
-            shifts.append(moved)
-        yield b"".join(lines)
+        at, starts, shifts = 0, sorted(self._changed), [0]
+        for first in range(0, len(starts), _AT_ONCE):
+            some = starts[first : first + _AT_ONCE]
+            jobs = [self._changed[start] for start in some]
+            lines = [job.line(target) if job else b"" for job in jobs]
+            sizes = [job.size if job else self._removed[job_at] for job, job_at in zip(jobs, some, strict=True)]
+            shifts += accumulate(map(sub, map(len, lines), sizes), initial=shifts.pop())
+            done = 0
+            for number, end in enumerate(map(add, [at, *some], [0, *sizes])):
+                if number < len(some) and end < some[number]:
+                    yield b"".join(lines[done:number])
+                    yield end, some[number]
+                    done = number
+            yield b"".join(lines[done:])
+            at = some[-1] + sizes[-1]
+        self._moves = starts, shifts
         if at < self.size:
             yield at, self.size
         yield b"".join(job.line(target) for job in self.added)
@@ -361,9 +355,4 @@ class Edit:
         """After a commit: where changed rows began, and how far rows have moved: what began at `at`
         by `shifts[bisect_left(starts, at)]`.
         """
-        starts, shifts = self._moves
-        for start, before, moved in zip(starts, shifts, shifts[1:], strict=False):
-            job = self._changed[start]
-            if job is not None:
-                job.size += moved - before
-        return starts, shifts
+        return self._moves

@@ -48,8 +48,8 @@ class Job:
         return unescape(cell.decode()) if cell else ""
 
     def _number(self, column: str) -> float | None:
-        cell = self.raw(column)
-        return float(cell) if cell else None
+        at = self.header.index.get(column)
+        return float(self.cells[at]) if at is not None and self.cells[at] else None
 
     def _json(self, at: int) -> "Any":
         try:
@@ -183,6 +183,15 @@ class Job:
         if "payload" in cells:
             new._payload = _UNREAD
         return new
+
+    def alter(self, cells: "Mapping[str, bytes]") -> bool:
+        """Give cells other than the payload new values here; False where a column is missing."""
+        index, row = self.header.index, self.cells
+        if not cells.keys() <= index.keys():
+            return False
+        for name, cell in cells.items():
+            row[index[name]] = cell
+        return True
 
     def replace(self, **cells: "Any") -> "Job":
         """Return a copy with other values in some columns."""

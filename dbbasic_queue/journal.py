@@ -13,6 +13,7 @@ with a wrong CRC at the end is where the worker was cut off.
 import errno
 import os
 import time
+from operator import concat
 from zlib import crc32
 
 from .after import LABEL
@@ -84,8 +85,8 @@ def now() -> bytes:
 
 def line(k: bytes, event: bytes, id: bytes, attempt: int, at: bytes, cells: "Cells") -> bytes:
     """Return a journal line with its CRC."""
-    told = b"".join([_NAMES[name] + cell for name, cell in cells.items()])
-    body = b"%b\t%b\t%b\t%d\t%b%b" % (k, event, id, attempt, at, told)
+    body = b"%b\t%b\t%b\t%d\t%b" % (k, event, id, attempt, at)
+    body += b"".join(map(concat, map(_NAMES.__getitem__, cells), cells.values()))
     return b"%b\t%08x\n" % (body, crc32(body))
 
 

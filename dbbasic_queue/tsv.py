@@ -53,7 +53,7 @@ class Header:
     the whole row.
     """
 
-    __slots__ = ("columns", "index", "line", "numbers", "numbers_of", "width")
+    __slots__ = ("columns", "index", "kind_of", "line", "numbers", "numbers_of", "width")
 
     def __init__(self, columns: tuple[str, ...]) -> None:
         self.columns = columns
@@ -62,6 +62,8 @@ class Header:
         self.line = "\t".join(columns).encode()
         self.numbers = [at for at, name in enumerate(columns) if name in NUMBERS]
         self.numbers_of = itemgetter(*self.numbers)  # their cells in a row
+        order = ("type", "run_at", "queue", "priority")
+        self.kind_of = itemgetter(*[self.index[name] for name in order if name in self.index])
 
     def with_columns(self, names: "set[str]") -> "Header":
         """Return a header that has `names` and all of ours too, the new ones before the last."""
@@ -111,24 +113,32 @@ def split(line: bytes, header: Header) -> list[bytes] | None:
 
 def row(line: bytes, header: Header) -> list[bytes] | None:
     """Return the cells of a line that can be read as a row, else None; its payload is not read."""
+    cells = line.split(b"\t")
+    if len(cells) == header.width and cells[4] and cells[5] and cells[6]:
+        digits = b"".join(header.numbers_of(cells))
+        if digits.isdigit() and len(digits) <= LONGEST_NUMBER + 2:  # three of them are not empty
+            good = cells[3] in _STATUSES and cells[0] and cells[1] and line.isascii()
+            if good and b"\0" not in line:
+                return cells
+    return _unusual_row(line, header)
+
+
+def _unusual_row(line: bytes, header: Header) -> list[bytes] | None:
+    """Return the cells of a row that not everything is plain about."""
     cells = split(line, header)
     if cells is None or cells[3] not in _STATUSES or not cells[0] or not cells[1]:
         return None
     if b"\0" in line:  # a power cut left a part of it out
         return None
     numbers = header.numbers_of(cells)
-    digits = b"".join(numbers)
-    spare = 2  # for three of them are not empty, or it is no row
-    if len(digits) > LONGEST_NUMBER + spare and len(max(numbers, key=len)) > LONGEST_NUMBER:
+    if len(max(numbers, key=len)) > LONGEST_NUMBER:
         return None
-    whole = digits.isdigit() and cells[4] and cells[5] and cells[6]
-    if not whole and not all(map(_is_number, header.numbers, numbers, repeat(header))):
+    if not all(map(_is_number, header.numbers, numbers, repeat(header))):
         return None
-    if not line.isascii():
-        try:
-            line.decode()
-        except UnicodeDecodeError:
-            return None
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return None
     return cells
 
 

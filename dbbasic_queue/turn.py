@@ -185,7 +185,11 @@ class Turns:
                     id.decode(),
                 )
                 continue
-            job = e.alter(mine, cells)
+            job = mine
+            if mine.alter(cells):
+                e.touch(mine)
+            else:
+                job = e.set(mine, cells)
             if job.cells[3] == PENDING:
                 self._follow(job)
             else:
@@ -211,10 +215,10 @@ class Turns:
         """Mark the next rows as mine, in order; they are run once the edit is on the disk."""
         look, gone, seen = self.look, set(), 0
         taken: list[Job] = []
-        mark = {
-            "status": PROCESSING,
-            "worker": b"%b.%d" % (self._journal.id.encode(), self._journal.k + 1),
-        }
+        mark = b"%b.%d" % (self._journal.id.encode(), self._journal.k + 1)
+        cells = {"status": PROCESSING, "worker": mark}
+        worker = e.header.index.get("worker")
+        only_now, latest = self._options.run_for is None, self._begun + _LATER
         waited = sorted(
             (ticket >> AT, job.at, job)
             for job in met
@@ -231,20 +235,30 @@ class Turns:
             id = job.cells[0]
             if id in look.processing:
                 continue  # a copied line: one at a time
-            verdict = self._may_start(job, counts)
+            if only_now and (id in self._again or latest < job.created_at <= now):
+                continue  # left to the next tick
+            if not job.payload_is_json():
+                log.warn("%s: the payload of job %s cannot be read; the row is left as it is", self._queue.path, job.id)
+                continue
+            verdict = self._may_start(job, counts) if self._options.admit else False
             if verdict is None:
                 continue
-            claimed = e.alter(job, mark)
-            counts.claimed(claimed)
-            look.waiting.pop(id, None)
-            look.processing[id] = claimed
+            if worker is None:
+                job = e.set(job, cells)
+            else:
+                job.cells[3], job.cells[worker] = PROCESSING, mark
+                e.touch(job)
+            counts.claimed(job)
+            if waited:
+                look.waiting.pop(id, None)
+            look.processing[id] = job
             gone.add(place)
             most -= job.size
             if verdict:
-                taken.insert(0, claimed)
+                taken.insert(0, job)
                 self.left_some = True
                 break
-            taken.append(claimed)
+            taken.append(job)
         if taken:
             look.due.remove(gone, seen)
             self._journal.k += 1
@@ -252,18 +266,6 @@ class Turns:
 
     def _may_start(self, job: Job, counts: "Counts") -> bool | None:
         """None: leave the row.  False: claim it.  True: claim it, to run first and alone."""
-        if self._options.run_for is None and (
-            job.cells[0] in self._again or self._begun + _LATER < job.created_at <= time.time()
-        ):
-            return None
-        if not job.payload_is_json():
-            log.warn(
-                "%s: the payload of job %s cannot be read; the row is left as it is",
-                self._queue.path,
-                job.id,
-            )
-            return None
-
         limited = False
         for ask in self._options.admit:
             try:
