@@ -228,9 +228,10 @@ class Job:
     def payload_is_json(self) -> bool:
         """Whether the payload can be read; a hand edit may have spoilt it."""
         try:
-            return self.payload is not _UNREAD
+            self._payload = load(self.cells[2])
         except ValueError:
             return False
+        return True
 
     def forget_payload(self) -> None:
         """Read the payload from its cell when it is asked for again."""

@@ -75,6 +75,7 @@ class Header:
         return Header((*kept, *(name for name in missing if name != LAST[-1]), LAST[-1]))
 
 
+_NEEDED = itemgetter(0, 1, 4, 5, 6)  # cells that are not empty: id, type and three numbers
 HEADER = Header(COLUMNS)
 _known = {HEADER.line: HEADER}
 
@@ -114,12 +115,11 @@ def split(line: bytes, header: Header) -> list[bytes] | None:
 def row(line: bytes, header: Header) -> list[bytes] | None:
     """Return the cells of a line that can be read as a row, else None; its payload is not read."""
     cells = line.split(b"\t")
-    if len(cells) == header.width and cells[4] and cells[5] and cells[6]:
+    plain = len(cells) == header.width and line.isascii() and b"\0" not in line
+    if plain and all(_NEEDED(cells)) and cells[3] in _STATUSES:
         digits = b"".join(header.numbers_of(cells))
         if digits.isdigit() and len(digits) <= LONGEST_NUMBER + 2:  # three of them are not empty
-            good = cells[3] in _STATUSES and cells[0] and cells[1] and line.isascii()
-            if good and b"\0" not in line:
-                return cells
+            return cells
     return _unusual_row(line, header)
 
 

@@ -159,7 +159,7 @@ class Worker:
         now = clock()
         if self._taken:
             spent = max(now - self._taken_at, 1e-6)
-            grown = self._size * 16 if spent < 0.1 else LARGEST_CLAIM
+            grown = self._size * 64 if spent < 0.1 else LARGEST_CLAIM
             self._size = max(1, min(grown, int(self._taken / spent / 2), LARGEST_CLAIM))
         self._taken_at, self._taken = now, 0
         self._edit(max(self._size, room) if self.held.may_begin() else 0)
