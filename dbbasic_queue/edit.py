@@ -6,9 +6,6 @@ is seen by what it asks afterwards.  When it ends jobs, it also ends those that 
 down the whole graph.
 """
 
-from itertools import accumulate
-from operator import add, sub
-
 from . import after, hint
 from .add import last_id
 from .disk import QueueFile
@@ -310,21 +307,19 @@ class Edit:
             yield from self._widened(target)
             return
         at, starts, shifts = 0, sorted(self._changed), [0]
-        for first in range(0, len(starts), _AT_ONCE):
-            some = starts[first : first + _AT_ONCE]
-            jobs = [self._changed[start] for start in some]
-            lines = [job.line(target) if job else b"" for job in jobs]
-            sizes = [job.size if job else self._removed[job_at] for job, job_at in zip(jobs, some, strict=True)]
-            shifts += accumulate(map(sub, map(len, lines), sizes), initial=shifts.pop())
-            done = 0
-            for number, end in enumerate(map(add, [at, *some], [0, *sizes])):
-                if number < len(some) and end < some[number]:
-                    yield b"".join(lines[done:number])
-                    yield end, some[number]
-                    done = number
-            yield b"".join(lines[done:])
-            at = some[-1] + sizes[-1]
         self._moves = starts, shifts
+        lines: list[bytes] = []
+        for start in starts:
+            if start > at or len(lines) == _AT_ONCE:
+                yield b"".join(lines)
+                yield at, start
+                lines = []
+            job = self._changed[start]
+            line, size = (job.line(target), job.size) if job else (b"", self._removed[start])
+            lines.append(line)
+            at = start + size
+            shifts.append(shifts[-1] + len(line) - size)
+        yield b"".join(lines)
         if at < self.size:
             yield at, self.size
         yield b"".join(job.line(target) for job in self.added)
@@ -352,7 +347,5 @@ class Edit:
         return self._changed.get(at)
 
     def moves(self) -> "tuple[list[int], list[int]]":
-        """After a commit: where changed rows began, and how far rows have moved: what began at `at`
-        by `shifts[bisect_left(starts, at)]`.
-        """
+        """After a commit (starts, shifts): `at` has moved by `shifts[bisect_left(starts, at)]`."""
         return self._moves

@@ -56,8 +56,7 @@ class Held:
                 cells["started_at"] = last.started_at  # as the line of its start says
             attempt = self._take() if self.claimed and self.may_begin() else None
             if attempt is not None:
-                most = b"%d" % self._options.attempts_of(attempt.claimed)
-                lines += attempt.line(b"start", attempt.started_at, {"max_attempts": most})
+                lines += attempt.start_line(self._options.attempts_of(attempt.claimed))
             if lines and not self._write(lines):
                 if attempt is not None:
                     self.claimed.appendleft(attempt.claimed)

@@ -13,7 +13,6 @@ with a wrong CRC at the end is where the worker was cut off.
 import errno
 import os
 import time
-from operator import concat
 from zlib import crc32
 
 from .after import LABEL
@@ -86,7 +85,17 @@ def now() -> bytes:
 def line(k: bytes, event: bytes, id: bytes, attempt: int, at: bytes, cells: "Cells") -> bytes:
     """Return a journal line with its CRC."""
     body = b"%b\t%b\t%b\t%d\t%b" % (k, event, id, attempt, at)
-    body += b"".join(map(concat, map(_NAMES.__getitem__, cells), cells.values()))
+    return _sealed(
+        body + b"".join(map(bytes.__add__, map(_NAMES.__getitem__, cells), cells.values()))
+    )
+
+
+def start_line(k: bytes, id: bytes, attempt: int, at: bytes, max_attempts: int) -> bytes:
+    """Return the line that says a run has started, and after how many attempts its job fails."""
+    return _sealed(b"%b\tstart\t%b\t%d\t%b\tmax_attempts=%d" % (k, id, attempt, at, max_attempts))
+
+
+def _sealed(body: bytes) -> bytes:
     return b"%b\t%08x\n" % (body, crc32(body))
 
 

@@ -8,7 +8,7 @@ from math import inf
 
 from .errors import BadArgument, JobTimeout, Killed, Stopped
 from .job import Job
-from .journal import line, now
+from .journal import line, now, start_line
 from .lock import in_a_lock
 
 TYPE_CHECKING = False
@@ -77,8 +77,12 @@ class Attempt:
             self._job.run_with(self.payload, self._record and partial(self._record, self))
         return self._job
 
+    def start_line(self, max_attempts: int) -> bytes:
+        """Return the line of the worker's file that says this run has started."""
+        return start_line(self.k, self.id, self.number, self.started_at, max_attempts)
+
     def line(self, event: bytes, at: bytes, cells: "Cells") -> bytes:
-        """Return a line of the worker's file about this run."""
+        """Return a further line about it."""
         return line(self.k, event, self.id, self.number, at, cells)
 
     def begin(self) -> None:

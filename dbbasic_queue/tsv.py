@@ -236,6 +236,8 @@ _ATOMS = frozenset((str, int, float, bool, type(None)))
 def dump(value: "Any", what: str) -> bytes:
     """Return `value` as the JSON text of a cell; BadArgument naming `what` when it is none."""
     global _encode
+    if value is None:
+        return b"null"
     if _encode is None:
         _encode = _encoder()
     try:
@@ -290,7 +292,7 @@ def load(cell: bytes) -> "Any":
     if _decode is None:
         import json
 
-        _decode = json.JSONDecoder().scan_once
+        _decode = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
     text = cell.decode()
     try:
         value, end = _decode(text, 0)

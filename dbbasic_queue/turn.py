@@ -224,7 +224,7 @@ class Turns:
             for job in met
             if job.is_due(now) and (ticket := look.ticket(job)) is not None
         )
-        counts = Counts(e)
+        counts, admit, processing = Counts(e), self._options.admit, look.processing
         most = max(LEAST_HELD, min(e.size // SHARE, MOST_HELD))
         claimable = look.claimable(e, self._file.fd, now)
         for _, place, job in merge(waited, claimable) if waited else claimable:
@@ -233,14 +233,15 @@ class Turns:
                 break
             seen += 1
             id = job.cells[0]
-            if id in look.processing:
+            if id in processing:
                 continue  # a copied line: one at a time
             if only_now and (id in self._again or latest < job.created_at <= now):
                 continue  # left to the next tick
             if not job.payload_is_json():
-                log.warn("%s: the payload of job %s cannot be read; the row is left as it is", self._queue.path, job.id)
+                text = "%s: the payload of job %s cannot be read; the row is left as it is"
+                log.warn(text, self._queue.path, job.id)
                 continue
-            verdict = self._may_start(job, counts) if self._options.admit else False
+            verdict = self._may_start(job, counts) if admit else False
             if verdict is None:
                 continue
             if worker is None:
@@ -248,10 +249,11 @@ class Turns:
             else:
                 job.cells[3], job.cells[worker] = PROCESSING, mark
                 e.touch(job)
-            counts.claimed(job)
+            if admit:
+                counts.claimed(job)
             if waited:
                 look.waiting.pop(id, None)
-            look.processing[id] = job
+            processing[id] = job
             gone.add(place)
             most -= job.size
             if verdict:

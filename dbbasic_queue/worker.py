@@ -68,7 +68,7 @@ class Worker:
         self.held = Held(self.journal, options, self.run, self.stop, durable=durable)
         self._turns = Turns(queue, options, self.journal, self.held.again)
         self._turning = threading.RLock()  # one edit at a time
-        self._size, self._taken, self._taken_at = 1, 0, 0.0  # of the claim
+        self._size, self._taken, self._taken_at = 1, 0, 0.0  # of the claim; when it was stored
         self._owes = False  # rows that could not be given back till now
         self._looked = clock()
         self._done = dict.fromkeys(EVENTS, 0)
@@ -156,12 +156,11 @@ class Worker:
         """
         if self.held.claimed and self.held.may_begin():
             return True
-        now = clock()
         if self._taken:
-            spent = max(now - self._taken_at, 1e-6)
+            spent = max(clock() - self._taken_at, 1e-6)
             grown = self._size * 64 if spent < 0.1 else LARGEST_CLAIM
             self._size = max(1, min(grown, int(self._taken / spent / 2), LARGEST_CLAIM))
-        self._taken_at, self._taken = now, 0
+        self._taken = 0
         self._edit(max(self._size, room) if self.held.may_begin() else 0)
         return self._taken > 0  # also when the watching thread has given it back meanwhile
 
@@ -215,7 +214,8 @@ class Worker:
                     if held.outcomes.get(id) is outcome:
                         del held.outcomes[id]
                 held.claimed.extend(taken)
-                self._taken = len(taken) or self._taken
+                if taken:
+                    self._taken, self._taken_at = len(taken), clock()
             self._cut_journal()
         for event, _ in events:
             self._done[event] += 1
@@ -300,12 +300,12 @@ class Worker:
 
     def _watch(self) -> None:
         """Every 0.1 s: end what runs too long; give back what one slow job holds up."""
-        seen, age, last = -1, 0.0, -1.0
+        seen, age, last = -1.0, 0.0, -1.0
         while not self._over.wait(_TICK):
             try:
                 self.held.mind_the_time()
-                if self.journal.k != seen:
-                    seen, age, last = self.journal.k, 0.0, -1.0
+                if self._taken_at != seen:
+                    seen, age, last = self._taken_at, 0.0, -1.0
                 age += _TICK
                 if age >= 0.5 and age - last >= 1:
                     last = age
@@ -313,10 +313,10 @@ class Worker:
             except Exception as problem:  # without this thread nothing would end a hung job
                 log.error("%s: %s", self._queue.path, log.traceback_of(problem))
 
-    def _relieve(self, k: int) -> None:
-        """Give back what is left of claim k and not begun, and fold what has ended."""
+    def _relieve(self, taken_at: float) -> None:
+        """Give back what is left of a claim and not begun, and fold what has ended."""
         with self._turning:
-            if self.journal.k != k:
+            if self._taken_at != taken_at:
                 return  # a turn came first, and has just claimed anew
             with self.held.mutex:
                 self._owes = self._owes or bool(self.held.claimed)

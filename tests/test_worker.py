@@ -1807,7 +1807,7 @@ def test_a_hand_edit_of_another_cell_keeps_the_outcome_and_the_edit(queue):
 
 def test_rows_that_are_added_or_removed_by_hand_while_a_worker_runs_are_not_mixed_up(queue):
     ran = []
-    row = b"0123456789abcdef\tt\t99\tpending\t1\t1\t0\t\t"
+    row = b"0123456789abcdef\tt\t999\tpending\t1\t1\t0\t\t"
 
     def handler(payload):
         ran.append(payload)
@@ -1816,15 +1816,15 @@ def test_rows_that_are_added_or_removed_by_hand_while_a_worker_runs_are_not_mixe
         if payload == 10:
             lines = content(queue).split(b"\n")
             Path(queue.path).write_bytes(
-                b"\n".join(line for line in lines if b"\t35\t" not in line)
+                b"\n".join(line for line in lines if b"\t350\t" not in line)
             )
 
-    queue.enqueue_many([("t", n) for n in range(40)])
+    queue.enqueue_many([("t", n) for n in range(400)])
 
     queue.process_jobs({"t": handler})
 
-    assert sorted(ran) == sorted([*range(35), *range(36, 40), 99])
-    assert queue.counts() == {"completed": 40}
+    assert sorted(ran) == sorted([*range(350), *range(351, 400), 999])
+    assert queue.counts() == {"completed": 400}
 
 
 def test_p19_a_line_that_looks_pending_but_is_no_row_is_logged_once(queue, caplog):
