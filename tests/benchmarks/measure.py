@@ -41,6 +41,10 @@ class Found:
             return None
         return sizes[max(sizes) if size is None else size].get(metric)
 
+    def common(self, side):
+        """The most rows that a side and ours were both measured with."""
+        return max(self.figures.get(side, {}).keys() & self.figures[self.ours], default=None)
+
     def less(self, side):
         theirs, mine = self.value(side), self.value(self.ours)
         return None if theirs is None or mine is None else mine - theirs
@@ -249,11 +253,11 @@ def middle(name, values):
 
 
 def clipped(row, side, size, sizes):
-    """Return how many rows a side is asked for; None where that would take hours."""
+    """Return how many rows a side is asked for: never more than its most, and that only once."""
     most = getattr(SIDES[side].engine, row.most, size)
     if size <= most:
         return size
-    return most if size == min(sizes) else None
+    return most if most not in sizes and size == min(n for n in sizes if n > most) else None
 
 
 def make_venvs(folder):

@@ -235,6 +235,18 @@ def dumps(side, folder, calls):
     return {"value": (time.perf_counter() - begun) / calls * 1e6}
 
 
+def record(side, folder, calls):
+    """A payload read, a result written as JSON, a line written to the file."""
+    text = json.dumps(payload(0))
+    with open(os.path.join(folder, "plain"), "ab", 0) as file:
+
+        def one(number):
+            json.dumps(json.loads(text)["number"])
+            file.write(LINE)
+
+        return timed(one, calls)
+
+
 def reads(side, folder, rows, calls):
     """open, 27 reads of 4 KiB in a file as long, close."""
     from random import randrange
