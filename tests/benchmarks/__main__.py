@@ -40,6 +40,7 @@ def main():
         lines = heading(record)
         print("\n".join(lines), flush=True)
         for row in wanted_rows(options.only):
+            at = time.time()
             if row.work:
                 sides = [side for side in row.sides if takes_part(side, options, bench)]
                 sizes = row.quick if options.quick else row.sizes
@@ -47,7 +48,9 @@ def main():
             else:
                 found[row.id] = found[row.sides[0]].derived(row)
             record["records"].append(as_record(row, found[row.id]))
+            record["records"][-1]["seconds"] = round(time.time() - at)
             table = ["", *as_table(row, found[row.id], record["records"][-1])]
+            table += [f"    took {record['records'][-1]['seconds']} s"] if row.work else []
             print("\n".join(table), flush=True)
             lines += table
             record["seconds"] = round(time.time() - begun)
@@ -99,11 +102,12 @@ def takes_part(side, options, bench):
 
 
 def wanted_rows(words):
-    """Rows with a word that begins so; a row that is seen in another one brings that along."""
-    wanted = []
+    """Rows of that id, or else with a word that begins so; with the rows they are derived from."""
+    wanted = [row for row in ROWS if words and row.id in words]
+    words = words and tuple(set(words) - {row.id for row in wanted})
     for row in ROWS:
         names = [row.id, *row.id.split("-"), *row.workload.split()]
-        if not words or any(name.startswith(tuple(words)) for name in names):
+        if words is None or any(name.startswith(words) for name in names if words):
             wanted.append(row)
     sources = {row.sides[0] for row in wanted if not row.work}
     return [row for row in ROWS if row in wanted or row.id in sources]
@@ -158,6 +162,7 @@ def as_record(row, found):
         "peers": {s: found.value(s) for s in found.figures if s not in (found.ours, LIMIT)},
         "limit": found.value(LIMIT),
         "limit_is": row.limit[0] if row.limit else first.limit and first.limit[0],
+        "fair": [side for side in row.fair if side in found.figures],
         "goal": "; ".join(check.text for check in row.checks if check.decides),
         "met": all(deciding) if deciding and None not in deciding else None,
         "checks": checks,
@@ -205,7 +210,8 @@ def cell(figures, second):
 
 
 def ratio_to(found, side):
-    theirs, mine = found.value(side), found.value(found.ours)
+    size = found.common(side)
+    theirs, mine = found.value(side, size=size), found.value(found.ours, size=size)
     return f"   {short(theirs / mine)} ×" if side != found.ours and theirs and mine else ""
 
 
