@@ -1,21 +1,23 @@
 """This queue beside its peers: `python tests/benchmarks --venv FOLDER`; --quick for a short look.
 
-Prints a table, and writes benchmark.txt, benchmark.json and benchmark.svg.
+Prints a table, and writes benchmark.txt, benchmark.json, benchmark.svg and growth.svg.
 """
 
 import argparse
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from chart import picture
+from chart import pictures
 from measure import LIMIT, ROOT, Bench, make_venvs
 from peers import SIDES
+from record import short
 from rows import ROWS
 
 
@@ -29,7 +31,7 @@ def main():
     with Bench(options.out, venv, seconds) as bench:
         record = {
             "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-            "command": shlex.join(["python", "tests/benchmarks", *sys.argv[1:]]),
+            "command": command(sys.argv[1:]),
             "quick": options.quick,
             "rounds": options.rounds,
             "machine": machine(bench),
@@ -58,17 +60,20 @@ def main():
             save(options.out, record, lines)  # each time: a long run may be interrupted
     for where, problem in bench.failed.items():
         print(f"\nbroke down: {where}\n{problem}")
-    print(f"\n{record['seconds']} s; benchmark.txt, .json and .svg are in {options.out}")
+    print(f"\n{record['seconds']} s; the table, its JSON and two pictures are in {options.out}")
 
 
 def save(folder, record, lines):
     write(folder / "benchmark.txt", "\n".join([*lines, ""]))
-    write(folder / "benchmark.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    write(folder / "benchmark.svg", picture(record))
+    text = json.dumps(record, indent=1, ensure_ascii=False)
+    write(folder / "benchmark.json", text + "\n")
+    for name, picture in pictures(json.loads(text)):
+        write(folder / name, picture)
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, prog="python tests/benchmarks")
+    name = "python tests/benchmarks"
+    parser = argparse.ArgumentParser(description=__doc__, prog=name, allow_abbrev=False)
     parser.add_argument("--quick", action="store_true", help="small sizes, one round, a minute")
     parser.add_argument("--rounds", type=int, help="how often each is run (5; quick: 1)")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="rows with a word that begins so")
@@ -90,6 +95,14 @@ def arguments():
     if not wanted_rows(options.only):
         parser.error(f"--only: of {', '.join(row.id for row in ROWS)}")
     return options
+
+
+def command(words):
+    """The command as it is published: where the folders of this machine lie is left out."""
+    folders = {"--venv": "FOLDER", "--out": "FOLDER"}
+    said = [folders.get(before, word) for before, word in zip(["", *words], words, strict=False)]
+    said = [re.sub(r"^(--(?:venv|out))=.*", r"\1=FOLDER", word) for word in said]
+    return shlex.join(["python", "tests/benchmarks", *said])
 
 
 def names():
@@ -158,6 +171,7 @@ def as_record(row, found):
         "workload": row.workload,
         "sizes": list(found.sizes),
         "unit": row.unit,
+        "second": row.second,
         "ours": found.value(found.ours),
         "peers": {s: found.value(s) for s in found.figures if s not in (found.ours, LIMIT)},
         "limit": found.value(LIMIT),
@@ -213,10 +227,6 @@ def ratio_to(found, side):
     size = found.common(side)
     theirs, mine = found.value(side, size=size), found.value(found.ours, size=size)
     return f"   {short(theirs / mine)} ×" if side != found.ours and theirs and mine else ""
-
-
-def short(value):
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def write(path, text):

@@ -68,8 +68,8 @@ class Ours:
     def get(self, id):
         return self.queue.get_job(id)["payload"]
 
-    def drain(self, handler):
-        self.queue.process_jobs({"note": handler})
+    def drain(self, handler, most=None):
+        self.queue.process_jobs({"note": handler}, max_jobs=most)
 
     def serve(self, handler):
         self.queue.process_jobs({"note": handler}, run_for=float("inf"))

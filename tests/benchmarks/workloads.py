@@ -86,9 +86,9 @@ def get(side, folder, calls):
     return timed(lambda number: engine.get(ids[number % len(ids)]), calls)
 
 
-def drain(side, folder, jobs, warm=True):
+def drain(side, folder, jobs, **bounds):
     """Time and processor time for each job; all is imported before, by one job elsewhere."""
-    if warm and not hasattr(SIDES[side].engine, "server"):
+    if not hasattr(SIDES[side].engine, "server"):
         other = os.path.join(folder, "warm")
         os.makedirs(other, exist_ok=True)
         first = made(side, other)
@@ -103,7 +103,7 @@ def drain(side, folder, jobs, warm=True):
             open(os.path.join(folder, GO), "w").close()
 
     begun, used = time.perf_counter(), time.process_time()
-    engine.drain(handler)
+    engine.drain(handler, **bounds)
     seconds, cpu = time.perf_counter() - begun, time.process_time() - used
     assert ran >= jobs, f"{side} ran {ran} of {jobs} jobs"
     return {"value": seconds / ran * 1e6, "cpu": cpu / ran * 1e6}
