@@ -23,13 +23,13 @@ FIGURE = re.compile(rf"(?<![\w.,])(\d[\d,]*(?:\.\d+)*) ?((?:{UNITS})\b|×)?")
 
 
 def table(record):
-    """Return what the README says: where it was measured, the pictures, and the table."""
+    """Return what the README says: where it was measured, the picture, and the table."""
     of, found = record["machine"], {one["id"]: one for one in record["records"]}
     lines = [
         f"`{record['command']}` on {record['date'][:10]}: {of['cpu']}, {of['cores']} cores, "
         f"{of['file_system']}, Python {of['python']}, SQLite {of['sqlite']}. "
-        f"[All of it]({HERE}/benchmark.txt), [the peers]({HERE}/benchmark.svg), "
-        f"[how cost grows]({HERE}/growth.svg).",
+        f"[All of it]({HERE}/benchmark.txt); [how cost grows]({HERE}/growth.svg). "
+        f"![Peers, as a multiple of what this queue takes]({HERE}/benchmark.svg)",
         "",
         HEAD,
         re.sub(r"[^|]+", "---", HEAD),
