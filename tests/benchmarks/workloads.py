@@ -53,10 +53,16 @@ def fill(side, folder, rows, later=False, finished=False, due=0):
         engine.fill(due, False, False)
     with open(os.path.join(folder, "ids.json"), "w") as file:
         json.dump(sample(ids, min(len(ids), 1000)), file)
-    if later and not due and hasattr(engine, "look"):
-        engine.look()
+    return {}
+
+
+def settle(side, folder, later=False, due=0, **_):
+    """Look at it once, if nothing is due; and wait for the disk, or it goes on writing during what
+    is measured."""
+    if later and not due and hasattr(SIDES[side].engine, "look"):
+        made(side, folder).look()
     for entry in os.scandir(folder):
-        if entry.is_file():  # or the disk goes on writing during what is measured
+        if entry.is_file():
             with open(entry.path, "rb") as file:
                 os.fsync(file.fileno())
     return {}
