@@ -23,7 +23,7 @@ GROWTH = (  # a record, one of its sides, what the line is called
     ("enqueue-off", "ours off", 'enqueue, sync="off"', "#d1242f"),
     ("get-job", "ours off", "get_job by id", "#8250df"),
     ("idle-tick", "ours off", "idle tick, a new process", "#0969da"),
-    ("idle-tick", "ours off no hint", "the same without the hint", "#00899c"),
+    ("idle-tick", "ours off no hint", "idle tick without the hint", "#00899c"),
     ("claim", "ours off", "tick for one job, file changed", "#bf8700"),
     ("drain-long", "ours off", "drain, for each job", "#1a7f37"),
     ("claim", LIMIT, "copy_file_range and fsync", "#6e7781"),
@@ -71,7 +71,8 @@ def _workload(one, x, left, y):
     size = first[1] if first else max(sizes, key=int)
     name = one["workload"].replace(", each job", "")
     name += f", {_rows(int(size))}" if int(size) else ""
-    mine = figure(value(one, side, size), one["unit"])
+    mine, unit = value(one, side, size), one["unit"]
+    mine = figure(mine / 1e3, "ms") if unit == "µs" and mine >= 1e4 else figure(mine, unit)
     yield _text(left - 162, y + 4, name, anchor="end", size=12)
     yield _text(left - 95, y + 4, mine, anchor="end", size=12)
     if first:
