@@ -270,27 +270,6 @@ def test_duckdb_and_pandas_read_every_cell(shell, hostile, run_python):
     assert "│ text " in table  # what DuckDB printed: the one type with a completed job
 
 
-# --- its numbers
-
-
-def test_each_number_stands_behind_the_command_that_prints_it():
-    text, lines = section("Numbers"), numbers().text.splitlines()[1:]
-
-    assert re.findall(r"\d[\d.,]* ?(?:µs|ms|s|jobs/s|MB)\b", text) == []
-    assert [line for line in lines if not re.match(r"\$t .*  # [\d.]+ (µs|ms|s)\b", line)] == []
-
-
-def test_the_commands_of_the_numbers_run(shell):
-    quick = re.sub(r"\d+_000\b", "10", numbers().text)
-    quick = re.sub(r"-n \d+ (-r \d+ )?", "", quick).replace("-m timeit", "-m timeit -n 1 -r 1")
-
-    assert shell(quick).count("1 loop, best of 1") == len(numbers().text.splitlines()) - 1
-
-
-def numbers():
-    return only(block for block in BLOCKS if block.language == "bash")
-
-
 # --- what it names
 
 METHODS = [name for name, _ in inspect.getmembers(Queue, callable) if not name.startswith("_")]

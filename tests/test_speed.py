@@ -199,6 +199,26 @@ def test_a_full_look_reads_the_file_once_and_takes_next_to_no_row_apart(queues, 
     assert look < 9 * count + 0.005
 
 
+def bytes_read():
+    """By this process, in all: what it asked the kernel for, cached or not."""
+    with open("/proc/self/io") as lines:
+        return int(next(line for line in lines if line.startswith("rchar")).split()[1])
+
+
+@pytest.mark.skipif(not os.access("/proc/self/io", os.R_OK), reason="needs /proc/self/io")
+def test_an_idle_tick_reads_as_many_bytes_with_100_000_rows_as_with_10(queues):
+    read = {}
+    for rows, (queue, _) in queues.items():
+        queue.process_jobs({"note": print})
+        begun = bytes_read()
+        queue.process_jobs({"note": print})
+        read[rows] = bytes_read() - begun
+
+    print(f"an idle tick reads {read} bytes")
+    assert abs(read[MANY] - read[FEW]) < 100
+    assert read[MANY] < 1_000
+
+
 # --- system calls
 
 TEN_OF_EACH = """
@@ -317,6 +337,8 @@ def test_importing_the_package_loads_nothing_of_what_it_may_need_later(tmp_path)
 
     loaded = idle_tick(tmp_path, code, bare=True).split()
 
+    print(*loaded)
+    assert {name for name in loaded if name.startswith("dbbasic_queue")} == {"dbbasic_queue"}
     assert not set(loaded) & set(NEVER_AT_IMPORT)
 
 
@@ -385,3 +407,19 @@ def test_a_worker_that_drains_100_000_jobs_holds_a_small_part_of_them(tmp_path):
 
     print(f"a drain: {peaks} KB")
     assert peaks[MANY] - peaks[FEW] < 25_000
+
+
+@pytest.mark.soak
+def test_an_idle_tick_and_a_full_look_need_no_more_memory_for_1_000_000_rows(queues, tmp_path):
+    queue, rows = Queue(tmp_path / "queue.tsv", sync="off"), Path(queues[MANY][0].path).read_bytes()
+    header, _, rest = rows.partition(b"\n")
+    with open(queue.path, "wb") as file:  # ten times the same ids, which a look does not mind
+        file.writelines([header, b"\n", *[rest] * 10])
+    few, _ = queues[FEW]
+    forget_the_hint(few)
+    peaks = {"look at few": peak_of_a_tick(few), "look": peak_of_a_tick(queue)}
+    peaks |= {"idle with few": peak_of_a_tick(few), "idle": peak_of_a_tick(queue)}
+
+    print(f"{os.stat(queue.path).st_size / 1e6:.0f} MB: {peaks} KB")
+    assert peaks["look"] - peaks["look at few"] < 6000
+    assert peaks["idle"] - peaks["idle with few"] < 2000

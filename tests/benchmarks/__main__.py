@@ -1,21 +1,23 @@
 """This queue beside its peers: `python tests/benchmarks --venv FOLDER`; --quick for a short look.
 
-Prints a table, and writes benchmark.txt, benchmark.json and benchmark.svg.
+Prints a table, and writes benchmark.txt, benchmark.json, benchmark.svg and growth.svg.
 """
 
 import argparse
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from chart import picture
+from chart import pictures
 from measure import LIMIT, ROOT, Bench, make_venvs
 from peers import SIDES
+from record import short
 from rows import ROWS
 
 
@@ -29,7 +31,7 @@ def main():
     with Bench(options.out, venv, seconds) as bench:
         record = {
             "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-            "command": shlex.join(["python", "tests/benchmarks", *sys.argv[1:]]),
+            "command": command(sys.argv[1:]),
             "quick": options.quick,
             "rounds": options.rounds,
             "machine": machine(bench),
@@ -40,6 +42,7 @@ def main():
         lines = heading(record)
         print("\n".join(lines), flush=True)
         for row in wanted_rows(options.only):
+            at = time.time()
             if row.work:
                 sides = [side for side in row.sides if takes_part(side, options, bench)]
                 sizes = row.quick if options.quick else row.sizes
@@ -47,7 +50,9 @@ def main():
             else:
                 found[row.id] = found[row.sides[0]].derived(row)
             record["records"].append(as_record(row, found[row.id]))
+            record["records"][-1]["seconds"] = round(time.time() - at)
             table = ["", *as_table(row, found[row.id], record["records"][-1])]
+            table += [f"    took {record['records'][-1]['seconds']} s"] if row.work else []
             print("\n".join(table), flush=True)
             lines += table
             record["seconds"] = round(time.time() - begun)
@@ -55,17 +60,20 @@ def main():
             save(options.out, record, lines)  # each time: a long run may be interrupted
     for where, problem in bench.failed.items():
         print(f"\nbroke down: {where}\n{problem}")
-    print(f"\n{record['seconds']} s; benchmark.txt, .json and .svg are in {options.out}")
+    print(f"\n{record['seconds']} s; the table, its JSON and two pictures are in {options.out}")
 
 
 def save(folder, record, lines):
     write(folder / "benchmark.txt", "\n".join([*lines, ""]))
-    write(folder / "benchmark.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    write(folder / "benchmark.svg", picture(record))
+    text = json.dumps(record, indent=1, ensure_ascii=False)
+    write(folder / "benchmark.json", text + "\n")
+    for name, picture in pictures(json.loads(text)):
+        write(folder / name, picture)
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, prog="python tests/benchmarks")
+    name = "python tests/benchmarks"
+    parser = argparse.ArgumentParser(description=__doc__, prog=name, allow_abbrev=False)
     parser.add_argument("--quick", action="store_true", help="small sizes, one round, a minute")
     parser.add_argument("--rounds", type=int, help="how often each is run (5; quick: 1)")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="rows with a word that begins so")
@@ -89,6 +97,14 @@ def arguments():
     return options
 
 
+def command(words):
+    """The command as it is published: where the folders of this machine lie is left out."""
+    folders = {"--venv": "FOLDER", "--out": "FOLDER"}
+    said = [folders.get(before, word) for before, word in zip(["", *words], words, strict=False)]
+    said = [re.sub(r"^(--(?:venv|out))=.*", r"\1=FOLDER", word) for word in said]
+    return shlex.join(["python", "tests/benchmarks", *said])
+
+
 def names():
     return [*dict.fromkeys(side.split()[0] for side in SIDES if not side.startswith("ours"))]
 
@@ -99,11 +115,12 @@ def takes_part(side, options, bench):
 
 
 def wanted_rows(words):
-    """Rows with a word that begins so; a row that is seen in another one brings that along."""
-    wanted = []
+    """Rows of that id, or else with a word that begins so; with the rows they are derived from."""
+    wanted = [row for row in ROWS if words and row.id in words]
+    words = words and tuple(set(words) - {row.id for row in wanted})
     for row in ROWS:
         names = [row.id, *row.id.split("-"), *row.workload.split()]
-        if not words or any(name.startswith(tuple(words)) for name in names):
+        if words is None or any(name.startswith(words) for name in names if words):
             wanted.append(row)
     sources = {row.sides[0] for row in wanted if not row.work}
     return [row for row in ROWS if row in wanted or row.id in sources]
@@ -154,10 +171,12 @@ def as_record(row, found):
         "workload": row.workload,
         "sizes": list(found.sizes),
         "unit": row.unit,
+        "second": row.second,
         "ours": found.value(found.ours),
         "peers": {s: found.value(s) for s in found.figures if s not in (found.ours, LIMIT)},
         "limit": found.value(LIMIT),
         "limit_is": row.limit[0] if row.limit else first.limit and first.limit[0],
+        "fair": [side for side in row.fair if side in found.figures],
         "goal": "; ".join(check.text for check in row.checks if check.decides),
         "met": all(deciding) if deciding and None not in deciding else None,
         "checks": checks,
@@ -205,12 +224,9 @@ def cell(figures, second):
 
 
 def ratio_to(found, side):
-    theirs, mine = found.value(side), found.value(found.ours)
+    size = found.common(side)
+    theirs, mine = found.value(side, size=size), found.value(found.ours, size=size)
     return f"   {short(theirs / mine)} ×" if side != found.ours and theirs and mine else ""
-
-
-def short(value):
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def write(path, text):

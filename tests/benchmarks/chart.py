@@ -1,145 +1,197 @@
-"""One picture for the README: every engine in every workload, and how cost grows with the rows.
+"""Two pictures of a benchmark.json: ours beside the peers, and how cost grows with the rows.
 
-Both halves have logarithmic scales; left and low is better.  A ring is an engine in another mode,
-as its title says; the bar is what the machine can do.
+Both have logarithmic scales and a background of their own, for dark pages too.
+`python tests/benchmarks/chart.py benchmark.json` writes them beside it.
 """
 
+import json
+import sys
 from html import escape
 from math import ceil, floor, log10
+from pathlib import Path
+
+from record import LIMIT, best, figure, ours, peers, short, value
 
 WIDTH = 900
+INK, PALE, GRID, BETTER, WORSE = "#1f2328", "#59636e", "#d8dee4", "#9fd3b4", "#f4b4a8"
 COLOURS = {
-    "ours": "#d1242f", "sqlite": "#0969da", "litequeue": "#57a6ff", "huey": "#8250df",
-    "persist-queue": "#bf8700", "rq": "#1a7f37", "celery": "#7bc47f", "1.0.0": "#8c959f",
-    "limit": "#1f2328",
+    "sqlite": "#0969da", "litequeue": "#00a3bf", "huey": "#8250df", "persist-queue": "#bf8700",
+    "rq": "#1a7f37", "celery": "#cf4f9b", "1.0.0": "#8c959f",
 }  # fmt: skip
-SHOWN = {"µs": 1.0, "ms": 1e3}  # in microseconds
-GROWTH = {
-    "enqueue-off": ("enqueue", "#d1242f"), "get-job": ("get_job", "#8250df"),
-    "idle-tick": ("idle tick, a new process", "#0969da"),
-    "claim": ("a tick that runs one job", "#bf8700"),
-}  # fmt: skip
+IN_MICROSECONDS = {"µs": 1.0, "ms": 1e3}
+GROWTH = (  # a record, one of its sides, what the line is called
+    ("enqueue-off", "ours off", 'enqueue, sync="off"', "#d1242f"),
+    ("get-job", "ours off", "get_job by id", "#8250df"),
+    ("idle-tick", "ours off", "idle tick, a new process", "#0969da"),
+    ("idle-tick", "ours off no hint", "idle tick without the hint", "#00899c"),
+    ("claim", "ours off", "tick for one job, file changed", "#bf8700"),
+    ("drain-long", "ours off", "drain, for each job", "#1a7f37"),
+    ("claim", LIMIT, "copy_file_range and fsync", "#6e7781"),
+)
 
 
-def picture(record):
-    """Return the SVG of a run."""
-    rows = [one for one in record["records"] if one["unit"] in SHOWN]
-    height = 70 + 30 * len(rows)
-    dots = _dots(rows, height)
-    lines = _lines({one["id"]: one for one in rows}, height + 30)
+def pictures(record):
+    """Return the pictures of a run, with their names."""
     of = record["machine"]
     note = f"{of['cpu']}, {of['cores']} cores, {of['file_system']}, Python {of['python']}"
     note += f", {record['date'][:10]}, rounds: {record['rounds']}"
-    total = height + 400
-    return "\n".join([
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {total}"'
-        ' font-family="system-ui, sans-serif" font-size="13">',
-        f'<rect width="{WIDTH}" height="{total}" fill="#ffffff"/>',
-        *dots, *lines, _text(WIDTH - 20, total - 12, note, size=11, anchor="end"), "</svg>", "",
-    ])  # fmt: skip
+    records = [one for one in record["records"] if any(peers(one))]
+    found = {one["id"]: one for one in record["records"]}
+    return ("benchmark.svg", _beside(records, note)), ("growth.svg", _growth(found, note))
 
 
-def _dots(rows, height):
-    """A line for each workload, a dot for each engine."""
-    left, right, top = 330, WIDTH - 30, 60
-    values = [v * SHOWN[one["unit"]] for one in rows for _, v in _engines(one)]
-    x = _scale(values, left, right)
-    parts = list(_grid(x, values, top - 12, height, across=True))
-    at = 20
+# --- beside the peers
+
+
+def _beside(records, note):
+    """A line for each workload: a bar to the best peer, a dot for each other, a tick: the limit."""
+    left, right, top, step = 470, WIDTH - 40, 122, 26
+    height = top + step * len(records) + 40
+    ratios = [ratio for one in records for _, _, ratio in peers(one)]
+    x, powers = _scale([*ratios, 0.5, 20], left, right)
+    parts = [_text(20, 30, "Peers, as a multiple of what this queue takes", size=16, bold=True)]
+    words = "left of 1 ×: quicker, or smaller; bars: the best, like for like"
+    parts.append(_text(WIDTH - 20, 30, words, size=12, anchor="end", colour=PALE))
+    parts += _legend(26, 58)
+    parts.append(_text(left - 95, top - 24, "ours", size=11, anchor="end"))
+    parts.append(_text(left - 30, top - 24, "ratio", size=11, anchor="end"))
+    for power in powers:
+        at = x(10.0**power)
+        parts.append(_line(at, top - 18, at, height - 34, INK if power == 0 else GRID))
+        parts.append(_text(at, top - 24, f"{10.0**power:,g} ×", size=11, anchor="middle"))
+    for number, one in enumerate(records):
+        parts += _workload(one, x, left, top + step * number)
+    parts.append(_text(WIDTH - 20, height - 12, note, size=11, anchor="end", colour=PALE))
+    return _svg(height, parts)
+
+
+def _workload(one, x, left, y):
+    side, sizes = ours(one)
+    first = best(one)
+    size = first[1] if first else max(sizes, key=int)
+    name = one["workload"].replace(", each job", "")
+    name += f", {_rows(int(size))}" if int(size) else ""
+    mine, unit = value(one, side, size), one["unit"]
+    mine = figure(mine / 1e3, "ms") if unit == "µs" and mine >= 1e4 else figure(mine, unit)
+    yield _text(left - 162, y + 4, name, anchor="end", size=12)
+    yield _text(left - 95, y + 4, mine, anchor="end", size=12)
+    if first:
+        yield _text(left - 30, y + 4, f"{short(first[2])} ×", anchor="end", size=12, bold=True)
+        start, stop = sorted((x(1), x(first[2])))
+        fill, title = BETTER if first[2] >= 1 else WORSE, _title(one, first)
+        place = f'x="{start:.1f}" y="{y - 9}" width="{max(stop - start, 1):.1f}" height="18"'
+        yield f'<rect {place} fill="{fill}"><title>{escape(title)}</title></rect>'
+    others = sorted(peers(one), key=lambda found: found == first)
+    for found in others:
+        engine, at = found[0].split()[0], x(found[2])
+        if engine == LIMIT:
+            place = f'x="{at - 1.5:.1f}" y="{y - 9}" width="3" height="18"'
+            title = escape(f"{one['limit_is']}: {short(found[2])} ×")
+            yield f'<rect {place} fill="{INK}"><title>{title}</title></rect>'
+        else:
+            yield _dot(at, y, COLOURS[engine], _title(one, found), found[0] not in one["fair"])
+
+
+def _title(one, found):
+    side, size, ratio = found
+    rows = f" with {int(size):,} rows" if int(size) else ""
+    return f"{side}{rows}: {figure(value(one, side, size), one['unit'])}, {short(ratio)} ×"
+
+
+def _legend(at, y):
     for name, colour in COLOURS.items():
-        shape = _bar if name == "limit" else _dot
-        parts += [shape(at, 20, colour, name), _text(at + 10, 24, name)]
-        at += 30 + 8 * len(name)
-    for number, one in enumerate(rows):
-        y = top + 12 + 30 * number
-        parts.append(_text(left - 15, y + 4, one["workload"], anchor="end"))
-        parts.append(f'<path d="M{left} {y}H{right}" stroke="#eaeef2"/>')
-        shapes, seen = [], set()
-        for side, value in _engines(one):
-            engine, title = side.split()[0], f"{side}: {value:.3g} {one['unit']}"
-            place = x(value * SHOWN[one["unit"]]), y, COLOURS[engine], title
-            shapes.append(_bar(*place) if engine == "limit" else _dot(*place, engine in seen))
-            seen.add(engine)
-        parts += reversed(shapes)  # ours on top
-    return parts
+        yield _dot(at, y - 4, colour, name)
+        yield _text(at + 8, y, name, size=12)
+        at += 26 + 6.6 * len(name)
+    yield _dot(at + 10, y - 4, PALE, "not like for like", ring=True)
+    yield _text(at + 19, y, "keeps less, or works otherwise", size=12)
+    yield f'<rect x="{at + 222}" y="{y - 12}" width="3" height="16" fill="{INK}"/>'
+    yield _text(at + 232, y, "the machine alone", size=12)
 
 
-def _engines(one):
-    """Ours, the peers, the limit: (side, value), those that were measured."""
-    found = {"ours": one["ours"], **one["peers"], "limit": one["limit"]}
-    return [(side, value) for side, value in found.items() if value]
+# --- growth
 
 
-def _lines(rows, top):
-    """Cost over rows, for the workloads in GROWTH."""
-    left, right, bottom = 90, WIDTH - 230, top + 300
-    drawn = {}
-    for id, (name, colour) in GROWTH.items():
-        one = rows.get(id, {"figures": {}})
-        ours = one["figures"].get("ours off", {})
-        points = [(n, f["value"] * SHOWN[one["unit"]]) for n, f in ours.items() if n]
+def _growth(found, note):
+    left, right, top, bottom, height = 80, WIDTH - 240, 60, 420, 480
+    lines = []
+    for id, side, name, colour in GROWTH:
+        one = found.get(id, {"figures": {}})
+        points = [
+            (int(size), figures["value"] * IN_MICROSECONDS[one["unit"]])
+            for size, figures in one["figures"].get(side, {}).items()
+            if int(size)
+        ]
         if points:
-            drawn[name] = points, colour
-    if not drawn:
-        return []
-    sizes = [n for points, _ in drawn.values() for n, _ in points]
-    values = [value for points, _ in drawn.values() for _, value in points]
-    x, y = _scale(sizes, left, right), _scale(values, bottom, top + 20)
-    parts = [_text(20, top, "How cost grows with the rows in the file", size=15)]
-    parts += _grid(y, values, left, right, across=False)
-    for size in sorted(set(sizes)):
-        parts.append(_text(x(size), bottom + 18, f"{size:,}", anchor="middle"))
-    lowest = top
-    for name, (points, colour) in sorted(drawn.items(), key=lambda item: -item[1][0][-1][1]):
-        path = " ".join(f"{x(n):.1f},{y(value):.1f}" for n, value in points)
-        parts.append(
-            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>'
-        )
-        parts += [_dot(x(n), y(value), colour, f"{name}: {value:.0f} µs") for n, value in points]
+            lines.append((points, name, colour, "5 4" if side == LIMIT else "none"))
+    x, columns = _scale([10, 1_000_000, *(n for line in lines for n, _ in line[0])], left, right)
+    y, levels = _scale([10, 1e5, *(v for line in lines for _, v in line[0])], bottom, top)
+    parts = [_text(20, 28, "How cost grows with the rows in the file", size=16, bold=True)]
+    for power in columns:
+        at = x(10.0**power)
+        parts.append(_line(at, top, at, bottom, GRID))
+        parts.append(_text(at, bottom + 18, f"{10**power:,}", size=11, anchor="middle"))
+    for power in levels:
+        at = y(10.0**power)
+        parts.append(_line(left, at, right, at, GRID))
+        parts.append(_text(left - 8, at + 4, _time(power), size=11, anchor="end"))
+    lowest = top - 16
+    for points, name, colour, dash in sorted(lines, key=lambda line: y(line[0][-1][1])):
+        path = " ".join(f"{x(n):.1f},{y(cost):.1f}" for n, cost in points)
+        look = f'fill="none" stroke="{colour}" stroke-width="2.5" stroke-dasharray="{dash}"'
+        parts.append(f'<polyline points="{path}" {look}/>')
+        parts += [_dot(x(n), y(v), colour, f"{name}, {n:,}: {short(v)} µs") for n, v in points]
         lowest = max(lowest + 16, y(points[-1][1]) + 4)
-        parts.append(_text(right + 12, lowest, name, colour=colour))
-    return parts
+        parts.append(_text(x(points[-1][0]) + 12, lowest, name, colour=colour))
+    parts.append(_text(WIDTH - 20, height - 12, note, size=11, anchor="end", colour=PALE))
+    return _svg(height, parts)
+
+
+def _time(power):
+    """10 to that power in microseconds, as people say it."""
+    unit, less = next((u, p) for u, p in (("s", 6), ("ms", 3), ("µs", -9)) if power >= p)
+    return f"{10.0 ** (power - max(less, 0)):g} {unit}"
+
+
+def _rows(size):
+    """1000000 as 1M."""
+    return f"{size // 10**6}M" if size >= 10**6 else f"{size // 1000}k" if size >= 1000 else size
 
 
 # --- small shapes
 
 
 def _scale(values, start, stop):
-    """A function from a value to its place, whole decades from end to end."""
-    low, high = floor(log10(min(values, default=1))), ceil(log10(max(values, default=10)))
-    span = max(1, high - low)
-    return lambda value: start + (stop - start) * (log10(value) - low) / span
+    """A function from a value to its place, and the decades from end to end."""
+    low, high = floor(log10(min(values))), ceil(log10(max(values)))
+    place = lambda number: start + (stop - start) * (log10(number) - low) / (high - low)  # noqa: E731
+    return place, range(low, high + 1)
 
 
-def _grid(place, values, start, stop, *, across):
-    """A thin line and a name for each decade."""
-    for power in range(floor(log10(min(values))), ceil(log10(max(values))) + 1):
-        at, name = place(10.0**power), _name(power)
-        path = f"M{at:.1f} {start}V{stop}" if across else f"M{start} {at:.1f}H{stop}"
-        yield f'<path d="{path}" stroke="#d0d7de"/>'
-        if across:
-            yield _text(at, start - 4, name, size=11, anchor="middle")
-        else:
-            yield _text(start - 8, at + 4, name, size=11, anchor="end")
+def _svg(height, parts):
+    return "\n".join([
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"'
+        ' font-family="system-ui, sans-serif" font-size="13">',
+        f'<rect width="{WIDTH}" height="{height}" rx="8" fill="#ffffff"/>',
+        *parts, "</svg>", "",
+    ])  # fmt: skip
 
 
-def _name(power):
-    """10 to that power in microseconds, as people say it."""
-    unit, less = next((u, p) for u, p in (("s", 6), ("ms", 3), ("µs", -9)) if power >= p)
-    return f"{10 ** (power - max(less, 0)):g} {unit}"
+def _line(x, y, to_x, to_y, colour):
+    return f'<path d="M{x:.1f} {y:.1f}L{to_x:.1f} {to_y:.1f}" stroke="{colour}"/>'
 
 
 def _dot(x, y, colour, title, ring=False):
-    fill, title = "#ffffff" if ring else colour, f"<title>{escape(title)}</title>"
-    look = f'r="4.5" fill="{fill}" stroke="{colour}" stroke-width="1.5"'
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" {look}>{title}</circle>'
+    look = f'r="4" fill="{"#ffffff" if ring else colour}" stroke="{colour}" stroke-width="1.5"'
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" {look}><title>{escape(title)}</title></circle>'
 
 
-def _bar(x, y, colour, title):
-    place = f'x="{x - 1.5:.1f}" y="{y - 8:.1f}" width="3" height="16"'
-    return f'<rect {place} fill="{colour}"><title>{escape(title)}</title></rect>'
-
-
-def _text(x, y, text, *, size=13, anchor="start", colour="#1f2328"):
+def _text(x, y, text, *, size=13, anchor="start", colour=INK, bold=False):
     place = f'x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{colour}"'
-    return f"<text {place}>{escape(text)}</text>"
+    return f'<text {place} font-weight="{600 if bold else 400}">{escape(str(text))}</text>'
+
+
+if __name__ == "__main__":
+    source = Path(sys.argv[1])
+    for name, picture in pictures(json.loads(source.read_text(encoding="utf-8"))):
+        (source.parent / name).write_text(picture, encoding="utf-8")

@@ -41,6 +41,10 @@ class Found:
             return None
         return sizes[max(sizes) if size is None else size].get(metric)
 
+    def common(self, side):
+        """The most rows that a side and ours were both measured with."""
+        return max(self.figures.get(side, {}).keys() & self.figures[self.ours], default=None)
+
     def less(self, side):
         theirs, mine = self.value(side), self.value(self.ours)
         return None if theirs is None or mine is None else mine - theirs
@@ -70,6 +74,7 @@ class Bench:
         ours = self.package / "dbbasic_queue"
         shutil.copytree(ROOT / "dbbasic_queue", ours, ignore=shutil.ignore_patterns("__pycache__"))
         subprocess.run([self.python, "-m", "compileall", "-q", ours], check=True)
+        self.seeds = {}  # queues as a workload begins with them
         self.failed = {}  # peers that broke down, and where
         self.versions = self._versions()
         self.left_out = self._left_out()
@@ -144,9 +149,20 @@ class Bench:
         return json.loads(done.stdout.splitlines()[-1])
 
     def new_queue(self, side, seed):
-        folder = Path(tempfile.mkdtemp(dir=self.folder))
-        if seed is not None:
+        """Return the folder of a queue: made once, and then copied, but for what redis has."""
+        if seed is None:
+            return Path(tempfile.mkdtemp(dir=self.folder))
+        key = SIDES[side].engine, json.dumps(seed)
+        folder = self.seeds.get(key)
+        if folder is None:
+            folder = Path(tempfile.mkdtemp(dir=self.folder))
             self.child("fill", side, folder, seed)
+            if not hasattr(SIDES[side].engine, "server"):
+                self.seeds[key] = folder
+        if key in self.seeds:
+            folder = Path(tempfile.mkdtemp(dir=self.folder))
+            shutil.copytree(self.seeds[key], folder, dirs_exist_ok=True)
+        self.child("settle", side, folder, seed)
         return folder
 
     # --- whole processes, timed from outside
@@ -249,11 +265,11 @@ def middle(name, values):
 
 
 def clipped(row, side, size, sizes):
-    """Return how many rows a side is asked for; None where that would take hours."""
+    """Return how many rows a side is asked for: never more than its most, and that only once."""
     most = getattr(SIDES[side].engine, row.most, size)
     if size <= most:
         return size
-    return most if size == min(sizes) else None
+    return most if most not in sizes and size == min(n for n in sizes if n > most) else None
 
 
 def make_venvs(folder):

@@ -68,8 +68,8 @@ class Ours:
     def get(self, id):
         return self.queue.get_job(id)["payload"]
 
-    def drain(self, handler):
-        self.queue.process_jobs({"note": handler})
+    def drain(self, handler, most=None):
+        self.queue.process_jobs({"note": handler}, max_jobs=most)
 
     def serve(self, handler):
         self.queue.process_jobs({"note": handler}, run_for=float("inf"))
@@ -79,8 +79,9 @@ class SQLite:
     """A table, a partial index, `UPDATE … RETURNING`; each outcome is a commit of its own.
 
     NORMAL survives `kill -9`, and a power cut without the last commits; FULL syncs each commit.
-    A worker that dies leaves up to BATCH rows `processing`, and nobody knows which of them ran;
-    "starts" also writes that, in the commit of the outcome before.
+    A worker that dies leaves up to BATCH rows `processing`, and nobody knows which of them ran.
+    "one by one" leaves one: it claims a job, runs it and writes its outcome, two commits for each.
+    "starts" leaves one, too: in the commit of an outcome it writes which job of the batch is next.
 
     Tuned: an index on all rows costs 1.5 times the drain, pages of 4096 1.2 times; larger batches,
     a cache of 64 MB, mmap and smaller rows gain nothing.  A rare checkpoint makes drains quicker
@@ -95,9 +96,9 @@ class SQLite:
     INDEX = "CREATE INDEX IF NOT EXISTS due ON jobs (run_at) WHERE status = 'pending'"
     ADD = "INSERT INTO jobs (type, payload, created_at, run_at) VALUES ('note', ?, ?, ?)"
     GET = "SELECT payload, status, attempts, error, result FROM jobs WHERE id = ?"
-    CLAIM = f"""UPDATE jobs SET status = 'processing', attempts = attempts + 1 WHERE id IN (
+    CLAIM = """UPDATE jobs SET status = 'processing', attempts = attempts + 1 WHERE id IN (
         SELECT id FROM jobs WHERE status = 'pending' AND run_at <= ? ORDER BY run_at, id
-        LIMIT {BATCH}) RETURNING id, payload"""
+        LIMIT ?) RETURNING id, payload"""
     START = "UPDATE jobs SET started_at = ? WHERE id = ?"
     END = "UPDATE jobs SET status = 'completed', result = ?, finished_at = ? WHERE id = ?"
     TICK = """import sqlite3, time
@@ -112,6 +113,7 @@ assert not db.execute(due, (int(time.time()),)).fetchone()
         self.connect = connect
         self.path = os.path.join(folder, "jobs.db")
         self.sync, _, self.way = mode.partition(" ")
+        self.batch = 1 if self.way == "one by one" else self.BATCH
         if self.way != "opened":
             self.db = self._open()
         else:
@@ -169,7 +171,7 @@ assert not db.execute(due, (int(time.time()),)).fetchone()
 
     def drain(self, handler):
         self.db.execute("PRAGMA wal_autocheckpoint = 20000")
-        while rows := self.db.execute(self.CLAIM, (int(time.time()),)).fetchall():
+        while rows := self.db.execute(self.CLAIM, (int(time.time()), self.batch)).fetchall():
             if self.way == "starts":
                 self._run_with_starts(rows, handler)
                 continue
@@ -196,6 +198,8 @@ assert not db.execute(due, (int(time.time()),)).fetchone()
 class LiteQueue:
     """SQLite, WAL NORMAL.  A popped message stays locked when its worker dies, until somebody looks
     for old locks.  It knows no due times, no attempts and no results."""
+
+    most_jobs = 10_000
 
     def __init__(self, folder, mode):
         from litequeue import LiteQueue
@@ -232,6 +236,7 @@ class Huey:
     """SqliteHuey, its consumer's loop without threads.  A task is deleted before it runs: `kill -9`
     loses it.  Results are stored, without fsync or, as by default, with one for each commit."""
 
+    most_rows, most_jobs = 100_000, 10_000
     TICK = """from huey import SqliteHuey
 huey = SqliteHuey("jobs", filename="huey.db", fsync=False)
 assert not huey.read_schedule() and not huey.dequeue()
@@ -448,7 +453,9 @@ SIDES = {
     "sqlite NORMAL": Side(SQLite, "NORMAL", (), "import sqlite3"),
     "sqlite NORMAL opened": Side(SQLite, "NORMAL opened", (), "import sqlite3"),
     "sqlite NORMAL starts": Side(SQLite, "NORMAL starts", (), "import sqlite3"),
+    "sqlite NORMAL one by one": Side(SQLite, "NORMAL one by one", (), "import sqlite3"),
     "sqlite FULL": Side(SQLite, "FULL", (), "import sqlite3"),
+    "sqlite FULL one by one": Side(SQLite, "FULL one by one", (), "import sqlite3"),
     "litequeue": Side(LiteQueue, "", ("litequeue",), "from litequeue import LiteQueue"),
     "huey": Side(Huey, "default", ("huey",), "from huey import SqliteHuey"),
     "huey no fsync": Side(Huey, "no fsync", ("huey",), "from huey import SqliteHuey"),

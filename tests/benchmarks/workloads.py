@@ -53,10 +53,16 @@ def fill(side, folder, rows, later=False, finished=False, due=0):
         engine.fill(due, False, False)
     with open(os.path.join(folder, "ids.json"), "w") as file:
         json.dump(sample(ids, min(len(ids), 1000)), file)
-    if later and not due and hasattr(engine, "look"):
-        engine.look()
+    return {}
+
+
+def settle(side, folder, later=False, due=0, **_):
+    """Look at it once, if nothing is due; and wait for the disk, or it goes on writing during what
+    is measured."""
+    if later and not due and hasattr(SIDES[side].engine, "look"):
+        made(side, folder).look()
     for entry in os.scandir(folder):
-        if entry.is_file():  # or the disk goes on writing during what is measured
+        if entry.is_file():
             with open(entry.path, "rb") as file:
                 os.fsync(file.fileno())
     return {}
@@ -86,9 +92,9 @@ def get(side, folder, calls):
     return timed(lambda number: engine.get(ids[number % len(ids)]), calls)
 
 
-def drain(side, folder, jobs, warm=True):
+def drain(side, folder, jobs, **bounds):
     """Time and processor time for each job; all is imported before, by one job elsewhere."""
-    if warm and not hasattr(SIDES[side].engine, "server"):
+    if not hasattr(SIDES[side].engine, "server"):
         other = os.path.join(folder, "warm")
         os.makedirs(other, exist_ok=True)
         first = made(side, other)
@@ -103,7 +109,7 @@ def drain(side, folder, jobs, warm=True):
             open(os.path.join(folder, GO), "w").close()
 
     begun, used = time.perf_counter(), time.process_time()
-    engine.drain(handler)
+    engine.drain(handler, **bounds)
     seconds, cpu = time.perf_counter() - begun, time.process_time() - used
     assert ran >= jobs, f"{side} ran {ran} of {jobs} jobs"
     return {"value": seconds / ran * 1e6, "cpu": cpu / ran * 1e6}
@@ -233,6 +239,18 @@ def dumps(side, folder, calls):
     for number in range(calls):
         json.dumps(payload(number))
     return {"value": (time.perf_counter() - begun) / calls * 1e6}
+
+
+def record(side, folder, calls):
+    """A payload read, a result written as JSON, a line written to the file."""
+    text = json.dumps(payload(0))
+    with open(os.path.join(folder, "plain"), "ab", 0) as file:
+
+        def one(number):
+            json.dumps(json.loads(text)["number"])
+            file.write(LINE)
+
+        return timed(one, calls)
 
 
 def reads(side, folder, rows, calls):
