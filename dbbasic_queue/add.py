@@ -4,35 +4,38 @@ from .after import is_id
 from .disk import QueueFile
 from .errors import QueueError
 from .job import Job, is_ahead, new_id, new_ids
+from .tsv import HEADER
+
+_AFTER = HEADER.index["after"]
 
 
-def add(file: QueueFile, job: Job, timeout: float, *, durable: bool) -> bool:
-    """Add a job and give it its id.
+def add(file: QueueFile, job: Job, timeout: float, *, durable: bool) -> str:
+    """Add a job, give it its id and return that.
 
-    False, with nothing done, when that takes an edit: it has an id, it waits for others, or the
-    file has other columns.
+    "", with nothing done, when that takes an edit: it has an id or columns of its own, it waits for
+    others, or the file has other columns.
     """
-    if job.cells[0] or job.raw("after"):
-        return False
+    cells = job.cells
+    if cells[0] or job.header is not HEADER or cells[_AFTER]:
+        return ""
     file.refuse_nested()
     try:
-        file.lock(timeout, create=True)
-        if job.header is not file.header:
-            return False
-        id, (_, last) = new_id().encode(), file.end()
-        if id <= last[:16] and (above := last_id(last)):
-            id = new_ids(1, above)[0].encode()
-        job.cells[0] = id
-        file.append(job.line(job.header), durable=durable)
-        return True
-    except OSError as error:
-        raise QueueError(f"{file.path}: cannot be read: {error.strerror}") from error
-    finally:
-        try:
-            file.unlock(lent=False)
-        except BaseException:  # out of a signal handler, perhaps before it was unlocked
-            file.unlock()
-            raise
+        id = ""
+        file.lock_first(timeout, create=True)
+        if file.header is HEADER:
+            id, (_, last) = new_id(), file.end()
+            cells[0] = id.encode()
+            if cells[0] <= last[:16] and (above := last_id(last)):
+                [id] = new_ids(1, above)
+                cells[0] = id.encode()
+            file.append(b"\t".join(cells) + b"\n", durable=durable)
+        file.unlock(lent=False)
+        return id
+    except BaseException as error:  # out of a signal handler, perhaps before it was unlocked
+        file.unlock()
+        if isinstance(error, OSError):
+            raise QueueError(f"{file.path}: cannot be read: {error.strerror}") from error
+        raise
 
 
 def last_id(line: bytes) -> str:

@@ -5,12 +5,14 @@ never followed, waited for or written to.
 """
 
 import errno
+import itertools
 import os
 import stat
 
 from .errors import ForeignFile, QueueError
 from .files import DENIED, dress, give, read_header, sync, write_all
 
+_marks = itertools.count((1 << 30) + int.from_bytes(os.urandom(3), "big"))
 _NO_FILE = (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR)
 
 
@@ -58,6 +60,37 @@ def open_lock_file(real: str, queue: int, path: str) -> int:
             if error.errno not in DENIED:
                 raise QueueError(f"{name}: cannot be opened: {error.strerror}") from error
     return -1
+
+
+def open_to_append(path: str) -> int:
+    """Open a queue file, or what a link to it means, to add to it; -1 when there is none."""
+    try:
+        return no_stream(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC))
+    except FileNotFoundError:
+        return -1
+    except OSError as error:
+        if os.path.isdir(path):
+            raise ForeignFile(f"{path}: is a folder, not a queue") from None
+        raise QueueError(f"{path}: cannot be opened: {error.strerror}") from error
+
+
+def mark(fd: int) -> int:
+    """Let a descriptor that is not in use stand where no other does; -1 where that cannot be.
+
+    So it is known again.  Device and inode do not tell it from one that others opened on the file.
+    """
+    try:
+        return os.lseek(fd, next(_marks), os.SEEK_SET)
+    except OSError:
+        return -1
+
+
+def is_marked(fd: int, at: int) -> bool:
+    """Whether a descriptor is the one that we marked, and was not closed and given out again."""
+    try:
+        return os.lseek(fd, 0, os.SEEK_CUR) == at
+    except OSError:
+        return False
 
 
 def open_queue(path: str) -> int:

@@ -75,12 +75,14 @@ class QueueFile:
     def lock(self, timeout: float, *, create: bool = False, holder: object = None) -> bool:
         """Take the lock and read the header; False if there is no file and not `create`."""
         self.refuse_nested()
+        return self.lock_first(timeout, create=create, holder=holder)
+
+    def lock_first(self, timeout: float, *, create: bool = False, holder: object = None) -> bool:
+        """As `lock`, for a caller who knows that this thread does not hold the lock."""
         try:
             taken = self._lock.take(timeout, self._create if create else None, holder)
-            if taken and not self._lock.seen.st_nlink:
-                raise NotStored(f"{self.path}: not changed: {MOUNTED}")
             if taken:
-                self.header = self._header()
+                self._look()
             return taken
         except BaseException:
             self._lock.release()
@@ -118,34 +120,40 @@ class QueueFile:
         folder, name = os.path.split(real)
         return os.path.join(folder, f".{name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
 
-    def _header(self) -> Header:
-        """Return the header; an empty file, or one whose header is torn, gets a new one."""
-        line = self.header.line + b"\n"
-        if self._is_as_left() or os.pread(self.fd, len(line), 0) == line:
-            return self.header
-        found = read_header(self.fd, self.path)
-        if found is None:
-            try:
-                os.ftruncate(self.fd, 0)
-                write_all(self.fd, HEADER.line + b"\n")
-                sync(self.fd)
-                self._lock.seen = os.fstat(self.fd)
-            except OSError as error:
-                os.ftruncate(self.fd, 0)
-                raise NotStored(f"{self.path}: has no header yet: {error.strerror}") from error
-        return found or HEADER
+    def _look(self) -> None:
+        """Read the header, unless nobody has written since our last append: nor is then the end."""
+        seen, (device, inode, size, time) = self._lock.seen, self._left
+        if not seen.st_nlink:
+            raise NotStored(f"{self.path}: not changed: {MOUNTED}")
+        same = seen.st_size == size and seen.st_ino == inode and seen.st_dev == device
+        self._is_as_left = same and seen.st_mtime_ns <= time
+        if not self._is_as_left:
+            line = self.header.line + b"\n"
+            if os.pread(self.fd, len(line), 0) != line:
+                self.header = read_header(self.fd, self.path) or self._new_header()
+
+    def _new_header(self) -> Header:
+        """Give an empty file, or one whose header is torn, a new one."""
+        try:
+            os.ftruncate(self.fd, 0)
+            write_all(self.fd, HEADER.line + b"\n")
+            sync(self.fd)
+            self._lock.seen = os.fstat(self.fd)
+            return HEADER
+        except OSError as error:
+            os.ftruncate(self.fd, 0)
+            raise NotStored(f"{self.path}: has no header yet: {error.strerror}") from error
 
     # --- the end
 
     def end(self) -> tuple[os.stat_result, bytes]:
-        """Return the file's state and its last line; a torn tail is first closed, or moved to
-        torn.tsv.
+        """Return the file's state and its last line; a torn tail is closed, or moved to torn.tsv.
 
         A tail with all its tabs is a whole row, since the last column of a new row is empty.  Any
         other tail was acknowledged to nobody.
         """
         seen = self._lock.seen
-        if self._is_as_left():
+        if self._is_as_left:
             return seen, self._last
         size = seen.st_size
         line = last_line(self.fd, size)
@@ -171,21 +179,15 @@ class QueueFile:
             ) from error
         return self.end()
 
-    def _is_as_left(self) -> bool:
-        """Whether nobody has written since our last append; then no header and no end is read."""
-        seen = self._lock.seen
-        same = self._left[:3] == (seen.st_dev, seen.st_ino, seen.st_size)
-        return same and seen.st_mtime_ns <= self._left[3]
-
     def append(self, rows: bytes, *, durable: bool) -> None:
         """Add whole lines.  When this raises, the file is as it was before."""
-        seen = self._lock.seen
+        seen, fd = self._lock.seen, self._lock.fd
         size = seen.st_size
         try:
-            write_all(self.fd, rows)
+            write_all(fd, rows)
             if durable:
                 self.settle_rename()
-                sync(self.fd)
+                sync(fd)
             self._left = seen.st_dev, seen.st_ino, size + len(rows), time.time_ns()
             self._last = rows[rows.rfind(b"\n", 0, -1) + 1 :]
         except BaseException as error:
@@ -218,11 +220,9 @@ class QueueFile:
     # --- all of it
 
     def replace(self, pieces: "Iterable[Piece]", seen: os.stat_result) -> None:
-        """Put a new file made of `pieces` in the place of the present one, which was read as
-        `seen`.
+        """Put a new file made of `pieces` in the place of the one that was read as `seen`.
 
-        Mode, owner, group and attributes stay.  Changed, with nothing done, when the file is not as
-        it was seen.
+        Mode, owner, group and attributes stay.  Changed, with nothing done, when it is not as seen.
         """
         folder = os.path.dirname(self.real)
         if seen.st_nlink > 1:

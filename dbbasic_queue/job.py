@@ -298,7 +298,12 @@ os.register_at_fork(after_in_child=_chance.clear)
 
 def new_id() -> str:
     """Return 16 hex characters: 13 of microseconds, rising in the process, 3 of chance."""
-    return new_ids(1)[0]
+    global _last
+    now = int(time.time() * 1e6)
+    if not _first or now <= _last:
+        return new_ids(1)[0]
+    _last = now
+    return f"{now << 12 | _dice():016x}"
 
 
 def new_ids(count: int, above: str = "") -> list[str]:
@@ -310,16 +315,16 @@ def new_ids(count: int, above: str = "") -> list[str]:
     if above:
         first = max(first, int(above[:13], 16) + 1)
     chance = _dice()
-    return [f"{first + at:013x}{(chance + at * 2654435761) & 0xFFF:03x}" for at in range(count)]
+    return [f"{first + at << 12 | (chance + at * 2654435761) & 0xFFF:016x}" for at in range(count)]
 
 
 def _dice() -> int:
-    """Return two bytes of chance, fetched many at a time."""
+    """Return twelve bits of chance, fetched many at a time."""
     try:
-        return _chance.pop()
+        return _chance.pop() & 0xFFF
     except IndexError:
         _chance.extend(memoryview(os.urandom(512)).cast("H"))
-        return _chance.pop()
+        return _chance.pop() & 0xFFF
 
 
 def was_made_here(id: str) -> bool:

@@ -3,7 +3,7 @@
 The neighbour `queue.tsv.lock` can be taken by a shell too; the inode of the queue file itself is
 locked as well, so that a deleted lock file breaks nothing.  Both are flock: the kernel frees them
 when a process dies.  Whoever waited looks the path up again, since the file may have been replaced
-meanwhile.
+meanwhile.  Both files stay open between calls, the queue's own only while it is small.
 """
 
 import os
@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 
-from .beside import no_stream, open_lock_file
+from .beside import is_marked, mark, no_stream, open_lock_file, open_to_append
 from .errors import ForeignFile, QueueBusy, QueueError
 from .files import close_own, close_quietly, holder_of, identity, inode_of, make_folder, resolve
 from .mount import refuse_network_mount
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _filelock: "Any" = None
-_KEPT = 64  # lock files held open between calls
+_KEPT = 64  # queues whose files are held open between calls
+_SMALL = 8 << 20  # bytes of a file that may stay on the disk when it was replaced: it is open here
 _locks: "weakref.WeakSet[Lock]" = weakref.WeakSet()
 _open: "weakref.WeakKeyDictionary[Lock, None]" = weakref.WeakKeyDictionary()  # the oldest first
 _turns: "weakref.WeakValueDictionary[str, _Turn]" = weakref.WeakValueDictionary()
@@ -66,9 +67,12 @@ class Lock:
     def __init__(self, path: str) -> None:
         self.path = path  # as given, absolute; `real` has every link resolved
         self.fd = self._neighbour = -1
+        self._file: tuple[int, int] | None = None  # its device and inode
         self.coming = -1  # the file that is to take the place of `fd`
         self.seen: os.stat_result  # of the file, when the lock was taken
         self._own: tuple[int, int] | None = None  # of the neighbour
+        self._kept, self._mark = -1, -1  # the file while the lock is not taken, and its mark
+        self._pid = 0  # the process that has opened what is open
         self._turn: _Turn | None = None
         self._holder: weakref.ref[Any] | None = None  # who is to release it
         self._mount_is_fine = False
@@ -78,9 +82,10 @@ class Lock:
 
     def close(self) -> None:
         """Close what is open, without unlocking: in a forked child, or when nobody holds it."""
-        neighbour, *files = self._neighbour, self.fd, self.coming
-        self._neighbour = self.fd = self.coming = -1
+        neighbour, kept, *files = self._neighbour, self._kept, self.fd, self.coming
+        self._neighbour = self._kept = self.fd = self.coming = -1
         close_own(neighbour, self._own)
+        close_own(kept, self._file)
         for fd in files:
             if fd >= 0:
                 close_quietly(fd)
@@ -145,14 +150,16 @@ class Lock:
     def release(self, *, lent: bool = True) -> None:
         """Let the next one in; without effect when this thread does not hold the lock.
 
-        `lent`: the caller's code has run meanwhile, and may have closed what is ours.
+        `lent`: the caller's code has run meanwhile, and may have closed what is ours.  Otherwise
+        the file is kept open for the next call.
         """
-        if not self.is_mine():
+        turn, me = self._turn, threading.get_ident()
+        if turn is None or turn.owner != me:
             return
-        turn, me, self._holder = self._turn, threading.get_ident(), None
-        assert turn is not None
+        self._holder = None
         try:
-            self.replaced_by(-1)
+            if lent or not self._keep():
+                self.replaced_by(-1)
             mine = self._neighbour >= 0 and (not lent or identity(self._neighbour) == self._own)
             if mine and not _unlock(self._neighbour):
                 self.close()
@@ -165,6 +172,15 @@ class Lock:
                 turn.mutex.release()
             finally:
                 _inside.discard(me)
+
+    def _keep(self) -> bool:
+        """Unlock the file and keep it open; False where it is not to stay open."""
+        if self._neighbour < 0 or self.seen.st_size > _SMALL or not _unlock(self.fd):
+            return False
+        self._mark = mark(self.fd)
+        if self._mark >= 0:
+            self.fd, self._kept = -1, self.fd
+        return self.fd < 0
 
     def make(self, path: str) -> int:
         """Make the file that is to take the place of the present one: no child keeps it open."""
@@ -195,17 +211,19 @@ class Lock:
 
     def _take(self, timeout: float, create: "Callable[[str], None] | None") -> bool:
         if os.name == "nt":
-            raise QueueError(
-                "the queue needs flock and rename as Linux and macOS have them, not Windows"
-            )
+            text = "the queue needs flock and rename as Linux and macOS have them, not Windows"
+            raise QueueError(text)
+        if self._pid != os.getpid():  # forked by code in C, perhaps: no hook of Python sees that
+            self.close()
+            self._pid = os.getpid()
+        if self._kept >= 0 and is_marked(self._kept, self._mark):
+            self.fd = self._kept
+        self._kept = -1
         while True:
             if self._neighbour < 0 and not self._look_first(make=create is not None):
                 return False
             if self._take_neighbour(timeout):
-                if self.fd < 0:
-                    with _guard:
-                        self.fd = self._open()
-                if self.fd < 0:
+                if self.fd < 0 and not self._open():
                     if create is None:
                         return False
                     create(self.real)
@@ -216,12 +234,8 @@ class Lock:
             self.replaced_by(-1)
 
     def _look_first(self, *, make: bool) -> bool:
-        """Open the file, since beside one that is not ours nothing is left; False when there is
-        none, and none is to be made.
-        """
-        with _guard:
-            self.fd = self._open()
-        if self.fd < 0:
+        """Open the file first: beside a foreign one nothing is left.  False: there is none."""
+        if not self._open():
             if not make:
                 return False
             make_folder(os.path.dirname(self.real))
@@ -230,26 +244,25 @@ class Lock:
             self._mount_is_fine = True
         return True
 
-    def _open(self) -> int:
-        try:
-            return no_stream(os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC))
-        except FileNotFoundError:
-            return -1
-        except OSError as error:
-            if os.path.isdir(self.path):
-                raise ForeignFile(f"{self.path}: is a folder, not a queue") from None
-            raise QueueError(f"{self.path}: cannot be opened: {error.strerror}") from error
+    def _open(self) -> bool:
+        """Open the file; False when there is none."""
+        with _guard:
+            self.fd = open_to_append(self.path)
+        if self.fd < 0:
+            return False
+        st = os.fstat(self.fd)
+        if not stat.S_ISREG(st.st_mode):
+            raise ForeignFile(f"{self.path}: is not a regular file")
+        self._file = st.st_dev, st.st_ino
+        return True
 
     def _still_there(self) -> bool:
         """Whether the locked file is still what the path means: not replaced, no other link."""
         try:
-            now = os.stat(self.path, follow_symlinks=self.path != self.real)
+            self.seen = now = os.stat(self.path, follow_symlinks=self.path != self.real)
         except FileNotFoundError:
             return False
-        self.seen = mine = os.fstat(self.fd)
-        if stat.S_IFMT(now.st_mode) not in (stat.S_IFREG, stat.S_IFLNK):
-            raise ForeignFile(f"{self.path}: is not a regular file")
-        same = (now.st_ino, now.st_dev) == (mine.st_ino, mine.st_dev)
+        same = (now.st_dev, now.st_ino) == self._file
         if same and (self.path == self.real or inode_of(self.real) == now.st_ino):
             return True
         real = resolve(self.path)
@@ -293,9 +306,8 @@ class Lock:
                 if (_filelock or native()).lock_descriptor(fd, blocking=False):
                     return
             except OSError as error:
-                raise QueueError(
-                    f"{self.path}: this file system gives no lock: {error.strerror}"
-                ) from error
+                text = f"{self.path}: this file system gives no lock: {error.strerror}"
+                raise QueueError(text) from error
             if self._waited >= timeout:
                 raise QueueBusy(f"{self.path}: locked for {timeout} s{holder_of(fd)}")
             nap = pause * (0.5 + (time.perf_counter_ns() >> 8 & 255) / 256)

@@ -105,10 +105,11 @@ class Queue:
             job_type, payload, run_at, queue=queue, priority=priority, max_attempts=max_attempts,
             timeout=timeout, backoff=backoff, after=after, group=group, id=id, columns=columns,
         )  # fmt: skip
-        if not add(self.file, job, self.lock_timeout, durable=self.sync != "off"):
+        added = add(self.file, job, self.lock_timeout, durable=self.sync != "off")
+        if not added:
             return self._add([job])[0]
         tell(self.listeners, "enqueued", [job])
-        return job.id
+        return added
 
     def enqueue_many(self, jobs: "Iterable[tuple[Any, ...] | dict[str, Any]]") -> list[str]:
         """Add many jobs in one append, all or none; return their ids in order.

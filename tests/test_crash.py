@@ -11,7 +11,7 @@ import os
 import pytest
 from faults import calls, reader, scenes, verdict
 
-from dbbasic_queue import Queue, QueueError, errors
+from dbbasic_queue import Queue, QueueError, errors, lock
 from dbbasic_queue.errors import DuplicateId
 from dbbasic_queue.tsv import HEADER
 
@@ -423,11 +423,15 @@ def fails(folder, act, call, target, strike=calls.io_error):
     return outcome
 
 
-def test_p3_a_close_that_fails_when_the_row_is_stored_is_no_error_and_leaves_no_lock(jobs):
+def test_p3_a_close_that_fails_when_the_row_is_stored_is_no_error_and_leaves_no_lock(
+    jobs, monkeypatch
+):
+    monkeypatch.setattr(lock, "_SMALL", 0)  # as a long file it is closed each time
+
     def enqueue_and_look(folder):
         scenes.enqueue(folder)
-        with folder.file.with_name("queue.tsv.lock").open() as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with folder.file.with_name("queue.tsv.lock").open() as neighbour:
+            fcntl.flock(neighbour, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     outcome = fails(jobs, enqueue_and_look, "close", "queue.tsv")
 

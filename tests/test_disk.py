@@ -649,6 +649,23 @@ def test_p23_a_user_who_may_only_write_the_file_enqueues_and_is_told_why_he_cann
 
 
 @needs_root
+def test_a_file_in_a_folder_that_is_not_ours_to_write_is_not_kept_open(open_folder):
+    """There is no lock file there, by which a process with many queues counts what is open."""
+    path = open_folder / "data" / "queue.tsv"
+    Queue(path).enqueue("note")
+    path.with_name("queue.tsv.lock").unlink()
+    path.chmod(0o666)
+
+    def enqueue():
+        one = queue(path)
+        one.enqueue("note")
+        fds = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+        return one.path in [os.readlink(fd) for fd in fds if os.path.lexists(fd)]
+
+    assert as_somebody(enqueue) == "ok False"
+
+
+@needs_root
 def test_p23_a_tick_by_a_user_who_may_only_write_the_file_says_so_and_runs_nothing(open_folder):
     path = open_folder / "data" / "queue.tsv"
     Queue(path).enqueue("note")

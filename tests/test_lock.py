@@ -1,5 +1,6 @@
 """The lock: who is kept out, who is told what, and that nobody can keep it by accident."""
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -669,6 +670,164 @@ def test_a_link_to_nothing_is_a_queue_to_be_made_where_it_points(tmp_path):
 
     assert link.is_symlink()
     assert list(reader.by_id(target)) == [id]
+
+
+# --- the files stay open between calls
+
+
+def descriptors(path):
+    """The numbers under which this process has a file open."""
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("counts them in /proc")
+    numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    there = [n for n in numbers if os.path.lexists(f"/proc/self/fd/{n}")]
+    return [n for n in there if os.readlink(f"/proc/self/fd/{n}").split(" (")[0] == str(path)]
+
+
+def lend(number, path, flags):
+    """Close a descriptor as a program does that closes all it finds, and open a file there."""
+    os.close(number)
+    fd = os.open(path, flags) if path else os.pipe()[1]
+    if fd != number:
+        os.dup2(fd, number)
+        os.close(fd)
+
+
+def test_a_small_queue_is_kept_open_from_one_enqueue_to_the_next_and_an_edit_closes_it():
+    one, counts = queue(), []
+
+    for verb in (one.enqueue, one.enqueue, one.cancel, one.enqueue):
+        verb("note")
+        counts.append(len(descriptors(FILE.resolve())))
+    one.cancel(one.enqueue("note"))
+
+    assert counts == [1, 1, 0, 1]
+    assert descriptors(FILE.resolve()) == []
+
+
+def test_a_long_queue_is_not_kept_open_so_that_no_idle_process_keeps_an_old_version_on_the_disk():
+    one = queue()
+    one.enqueue_many([("note", "x" * 1_000_000)] * 9)
+
+    one.enqueue("note")
+    one.enqueue("note")
+
+    assert descriptors(FILE.resolve()) == []
+
+
+@pytest.mark.parametrize("name", ["queue.tsv", "queue.tsv.lock"])
+@pytest.mark.parametrize("other", ["other", "queue.tsv", "queue.tsv.lock", ""])
+def test_a_file_that_got_the_number_of_one_of_ours_is_neither_locked_nor_written(name, other):
+    """A daemon closes all descriptors that it finds, and then opens files of its own."""
+    one = queue()
+    one.enqueue("note")
+    Path("data/other").write_text("precious")
+    [number] = descriptors(FILE.with_name(name).resolve())
+    path = FILE.with_name(other).resolve() if other else None
+
+    lend(number, path, os.O_RDWR)
+    theirs, at = os.fstat(number), other and os.lseek(number, 3, os.SEEK_SET)
+    ids = [one.enqueue("note"), one.enqueue("note")]
+
+    closed = other == name == "queue.tsv.lock"  # cannot be told from ours, but is never written
+    try:
+        assert closed or os.path.samestat(os.fstat(number), theirs)
+        assert closed or not other or os.lseek(number, 0, os.SEEK_CUR) == at
+    finally:
+        with suppress(OSError):
+            os.close(number)
+    assert list(reader.by_id(FILE))[1:] == ids
+    assert (Path("data/other").read_text(), LOCK.read_bytes()) == ("precious", b"")
+
+
+def test_a_kept_file_that_is_moved_away_gets_no_more_jobs():
+    one = queue()
+    first = one.enqueue("note")
+    FILE.rename("data/old.tsv")
+
+    second = one.enqueue("note")
+
+    assert list(reader.by_id(Path("data/old.tsv"))) == [first]
+    assert list(reader.by_id(FILE)) == [second]
+
+
+def test_a_kept_file_that_a_link_stands_for_now_is_locked_where_the_link_points():
+    one = queue()
+    one.enqueue("note")
+    FILE.rename("data/moved.tsv")
+    FILE.symlink_to("moved.tsv")
+
+    one.enqueue("note")
+
+    assert len(reader.read(Path("data/moved.tsv"))) == 2
+    assert Path("data/moved.tsv.lock").exists()
+
+
+def test_a_kept_file_that_another_process_has_replaced_gets_no_more_jobs(children):
+    one = queue()
+    ids = [one.enqueue("note")]
+
+    for _ in range(3):
+        assert children.start(lambda say: say(queue().cancel(ids[-1]))).hear() == "True"
+        ids.append(one.enqueue("note"))
+
+    assert list(reader.by_id(FILE)) == ids
+    assert len(descriptors(FILE.resolve())) == 1
+
+
+def test_a_child_has_neither_file_of_its_parent_open(children):
+    one = queue()
+    one.enqueue("note")
+
+    child = children.start(
+        lambda say: say(descriptors(FILE.resolve()) + descriptors(LOCK.resolve()))
+    )
+    told = child.hear()
+    one.enqueue("note")
+
+    assert told == "[]"
+    assert len(descriptors(FILE.resolve())) == 1
+
+
+@pytest.mark.parametrize("holder", ["the child", "the parent"])
+def test_a_child_that_code_in_c_has_forked_shares_no_lock_with_its_parent(holder):
+    """As a server in C does after it has loaded the program: no hook of Python is run."""
+    one, ready, done = queue(lock_timeout=0.1), os.pipe(), os.pipe()
+    one.enqueue("note")
+    pid = ctypes.PyDLL(None).fork()
+    try:
+        if (pid == 0) == (holder == "the child"):
+            with one.edit():
+                os.write(ready[1], b".")
+                os.read(done[0], 1)
+        else:
+            os.read(ready[0], 1)
+            try:
+                seconds_of(lambda: one.enqueue("note"), QueueBusy)
+            finally:
+                os.write(done[1], b".")
+    except BaseException:
+        if pid:
+            raise
+        os._exit(1)
+    if not pid:
+        os._exit(0)
+
+    assert os.waitpid(pid, 0)[1] == 0
+    one.enqueue("note")
+
+
+def test_thousands_of_queues_are_not_all_kept_open():
+    queues = [Queue(f"data/{number}.tsv", sync="off") for number in range(100)]
+
+    for one in queues:
+        one.enqueue("note")
+    for one in queues:
+        one.enqueue("note")
+
+    kept = [len(descriptors(one.path)) for one in queues]
+    assert sum(kept) <= 64
+    assert [len(reader.read(Path(one.path))) for one in queues] == [2] * 100
 
 
 # --- P30: where flock cannot be had
