@@ -1,4 +1,4 @@
-"""Adding one job, which is what most programs do here: an append, without the rest of an edit."""
+"""Adding new jobs, which is what most programs do here: an append, without the rest of an edit."""
 
 from .after import is_id
 from .disk import QueueFile
@@ -6,17 +6,20 @@ from .errors import QueueError
 from .job import Job, is_ahead, new_id, new_ids
 from .tsv import HEADER
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 _AFTER = HEADER.index["after"]
 
 
 def add(file: QueueFile, job: Job, timeout: float, *, durable: bool) -> str:
     """Add a job, give it its id and return that.
 
-    "", with nothing done, when that takes an edit: it has an id or columns of its own, it waits for
-    others, or the file has other columns.
+    "", with nothing done, when that takes an edit: it is not plain, or the file has other columns.
     """
     cells = job.cells
-    if cells[0] or job.header is not HEADER or cells[_AFTER]:
+    if not _is_plain(job):
         return ""
     file.refuse_nested()
     try:
@@ -36,6 +39,45 @@ def add(file: QueueFile, job: Job, timeout: float, *, durable: bool) -> str:
         if isinstance(error, OSError):
             raise QueueError(f"{file.path}: cannot be read: {error.strerror}") from error
         raise
+
+
+def add_many(
+    file: QueueFile, made: "Sequence[Job | bytes]", timeout: float, *, durable: bool
+) -> list[str]:
+    """Add plain jobs, all of them by their rows, and return their ids; else [], as `add`."""
+    if set(map(type, made)) != {bytes}:
+        return []
+    file.refuse_nested()
+    try:
+        ids, lines = [], bytearray()
+        file.lock_first(timeout, create=True)
+        if file.header is HEADER:
+            ids = new_ids(len(made), last_id(file.end()[1]))
+            for id, row in zip(ids, made, strict=True):
+                lines += id.encode()
+                lines += row  # type: ignore[arg-type]
+            file.append(lines, durable=durable)
+        file.unlock()
+        return ids
+    except BaseException as error:  # as above
+        file.unlock()
+        if isinstance(error, OSError):
+            raise QueueError(f"{file.path}: cannot be read: {error.strerror}") from error
+        raise
+
+
+def _is_plain(job: Job) -> bool:
+    """Whether a job may be appended as it is: no id or columns of its own, and waits for none."""
+    return job.header is HEADER and not job.cells[0] and not job.cells[_AFTER]
+
+
+def as_row(job: Job) -> Job | bytes:
+    """Return the row of a plain job, which lacks only the id: many need far less room so."""
+    return b"\t".join(job.cells) + b"\n" if _is_plain(job) else job
+
+
+def as_job(made: Job | bytes) -> Job:
+    return Job(made[:-1].split(b"\t"), HEADER) if isinstance(made, bytes) else made
 
 
 def last_id(line: bytes) -> str:

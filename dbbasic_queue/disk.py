@@ -179,7 +179,7 @@ class QueueFile:
             ) from error
         return self.end()
 
-    def append(self, rows: bytes, *, durable: bool) -> None:
+    def append(self, rows: bytes | bytearray, *, durable: bool) -> None:
         """Add whole lines.  When this raises, the file is as it was before."""
         seen, fd = self._lock.seen, self._lock.fd
         size = seen.st_size
@@ -189,7 +189,7 @@ class QueueFile:
                 self.settle_rename()
                 sync(fd)
             self._left = seen.st_dev, seen.st_ino, size + len(rows), time.time_ns()
-            self._last = rows[rows.rfind(b"\n", 0, -1) + 1 :]
+            self._last = bytes(rows[rows.rfind(b"\n", 0, -1) + 1 :])
         except BaseException as error:
             self._cut_back(size)
             if isinstance(error, OSError):

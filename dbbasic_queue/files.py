@@ -62,7 +62,7 @@ def close_quietly(fd: int) -> None:
         return
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes | bytearray) -> None:
     """Write all of `data`, or raise: after a short write the next one tells the reason."""
     done = os.write(fd, data)
     while done < len(data):

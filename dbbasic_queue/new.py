@@ -11,7 +11,7 @@ from .tsv import COLUMNS, HEADER, PENDING, check_column, check_plain, dump, esca
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import datetime, timedelta
     from typing import Any
 
@@ -87,6 +87,16 @@ def new_job(
         _label("group", group)
         cells[_AT["group"]] = group.encode()
     return _with_columns(job, columns) if columns else job
+
+
+def new_jobs(several: "Iterable[tuple[Any, ...] | dict[str, Any]]") -> "Iterator[Job]":
+    """Yield the jobs of `enqueue_many`; BadArgument says which of them is wrong."""
+    for number, one in enumerate(several):
+        try:
+            job = new_job(**one) if isinstance(one, dict) else new_job(*one)
+        except (BadArgument, TypeError) as problem:
+            raise BadArgument(f"job {number} of enqueue_many: {problem}") from problem
+        yield job
 
 
 def _check_type(job_type: "Any") -> None:

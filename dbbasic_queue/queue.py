@@ -8,7 +8,7 @@ import os
 import time
 
 from . import hint, lookup
-from .add import add
+from .add import add, add_many, as_job, as_row
 from .after import revive
 from .disk import QueueFile, unhurried
 from .edit import Edit
@@ -16,7 +16,7 @@ from .errors import BadArgument, QueueError, UnknownJob, in_seconds
 from .files import usual_path
 from .job import Job, new_id
 from .log import tell
-from .new import new_job
+from .new import new_job, new_jobs
 from .tsv import STATUSES
 
 TYPE_CHECKING = False
@@ -117,13 +117,11 @@ class Queue:
         Each is (type, payload), (type, payload, run_at), or a mapping of enqueue's arguments.  A
         `kill -9` in the middle may leave the first of them.
         """
-        made = []
-        for number, one in enumerate(jobs):
-            try:
-                made.append(new_job(**one) if isinstance(one, dict) else new_job(*one))
-            except (BadArgument, TypeError) as problem:
-                raise BadArgument(f"job {number} of enqueue_many: {problem}") from problem
-        return self._add(made) if made else []
+        made = [as_row(job) if not self.listeners else job for job in new_jobs(jobs)]
+        ids = add_many(self.file, made, self.lock_timeout, durable=self.sync != "off")
+        if made and not ids:
+            ids = self._add([as_job(one) for one in made])
+        return ids
 
     def _add(self, jobs: list[Job]) -> list[str]:
         with self._edit(create=True) as e:

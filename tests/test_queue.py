@@ -213,6 +213,53 @@ def test_no_jobs_are_no_append(queue):
     assert not Path(queue.path).exists()
 
 
+ODD = {
+    "an id of its own": {"id": "0123456789abcdef"},
+    "a column of its own": {"columns": {"colour": "red"}},
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_many_jobs_of_which_one_is_no_plain_row_are_stored_in_their_order(odd, queue):
+    odd = {"job_type": "odd", "payload": 1, **ODD[odd]}
+
+    ids = queue.enqueue_many([("t", 0), odd, ("t", [2, "ä\t"], 4e9)])
+
+    jobs = list(queue.jobs())
+    assert [job.id for job in jobs] == ids
+    assert [(job.type, job.payload) for job in jobs] == [("t", 0), ("odd", 1), ("t", [2, "ä\t"])]
+    assert jobs[2].run_at == 4_000_000_000
+
+
+def test_many_jobs_are_added_to_a_file_with_other_columns(queue):
+    first = queue.enqueue("t", columns={"colour": "red"})
+
+    ids = queue.enqueue_many([("t", 0), ("t", 1)])
+
+    assert [job.id for job in queue.jobs()] == [first, *ids]
+    assert [job.cell("colour") for job in queue.jobs()] == ["red", "", ""]
+
+
+def test_many_jobs_get_ids_above_those_of_a_clock_that_was_ahead(queue):
+    with freeze_time(timedelta(hours=1)):
+        first = queue.enqueue("t")
+
+    ids = queue.enqueue_many([("t", 0), ("t", 1)])
+
+    assert [first, *ids] == sorted({first, *ids})
+
+
+def test_listeners_are_told_of_many_jobs_in_order(tmp_path):
+    told = []
+    queue = Queue(
+        tmp_path / "q.tsv", listeners=[lambda event, job: told.append((job.id, job.payload))]
+    )
+
+    ids = queue.enqueue_many([("t", 0), ("t", 1)])
+
+    assert told == [(ids[0], 0), (ids[1], 1)]
+
+
 # --- retry
 
 

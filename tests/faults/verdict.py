@@ -305,11 +305,9 @@ def possible_ends(row, mishaps):
 
 def lives_on(folder):
     """Raise when this process holds more than it should, or cannot use the same queue again."""
-    data = f"{folder.file.parent}/"
-    fds = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
-    names = [os.readlink(fd) for fd in fds if os.path.lexists(fd)]
-    held = [name for name in names if name.startswith(data) and not name.endswith(".lock")]
-    assert not held, f"it keeps open: {held}"
+    kept = [str(folder.file), f"{folder.file} (deleted)"]  # from one append to the next
+    held = held_open(folder)
+    assert len(held) < 2 and set(held) <= set(kept), f"it keeps open: {held}"
     for path in (folder.file, folder.file.with_name("queue.tsv.lock")):
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: it has it locked
@@ -318,6 +316,15 @@ def lives_on(folder):
     queue.process_jobs(folder.handlers())
     row = folder.rows()[id]
     assert row["status"] == "completed", f"it runs nothing any more: {row.line}"
+    assert not held_open(folder), f"it keeps open for good: {held_open(folder)}"
+
+
+def held_open(folder):
+    """The names of the queue's files that this process has open, but for the lock."""
+    data = f"{folder.file.parent}/"
+    fds = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    names = [os.readlink(fd) for fd in fds if os.path.lexists(fd)]
+    return [name for name in names if name.startswith(data) and not name.endswith(".lock")]
 
 
 # --- the first call goes wrong, the second, and so on: seen from Python
