@@ -320,8 +320,7 @@ class Edit:
             at = start + size
             shifts.append(shifts[-1] + len(line) - size)
         yield b"".join(lines)
-        if at < self.size:
-            yield at, self.size
+        yield at, self.size
         yield b"".join(job.line(target) for job in self.added)
 
     def _widened(self, target: Header) -> "Iterator[Piece]":
