@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
 AT = 48  # bits of a row's position in its ticket, 40 of its run_at, 33 of its priority
 PLACE = (1 << AT) - 1
-_PRINT = 256
-_KEYS = 10_000
+_PRINT, _KEYS = 256, 10_000  # the last bytes by which a file is known again; keys to remember
 
 
 class Stale(QueueError):
@@ -166,7 +165,8 @@ class Look:
     def _scan(self, fd: int, edit: Edit, start: int, stop: int, now: float) -> list[int]:
         tickets: list[int] = []
         limit = int(now)
-        pattern = _not_for_later(max(limit, self.bound - 1))
+        spare = edit.header.width - 7  # columns that are empty in a new row
+        pattern = _not_for_later(max(limit, self.bound - 1), spare)
         step, after = 1, edit.header.index.get("after")
         for offset, block in blocks(fd, start, stop):
             for begin, end in lines_with(block, (b"\tprocessing\t",)):
@@ -175,13 +175,17 @@ class Look:
                     self._hold(Job(cells, edit.header, offset + begin, end - begin + 1))
             found = pattern.search(block)
             while found:
-                begin = block.rfind(b"\n", 0, found.start()) + 1
-                end = block.find(b"\n", found.start())
+                at = found.start()
+                begin = block.rfind(b"\n", 0, at) + 1
+                if found[2] and (key := self._key_of_new(block[begin:at], found[2])):
+                    tickets.append(key << AT | offset + begin)
+                    found = pattern.search(block, found.end())
+                    continue
+                end = block.find(b"\n", at)
                 cells = row(block[begin:end], edit.header)
-                if cells is None:
-                    if not self.bad:
-                        self.bad, self.bad_at = block[begin:end], offset + begin
-                elif cells[3] != PENDING:
+                if cells is None and not self.bad:
+                    self.bad, self.bad_at = block[begin:end], offset + begin
+                elif cells is None or cells[3] != PENDING:
                     pass
                 elif after is not None and cells[after]:
                     self.wait(Job(cells, edit.header, offset + begin, end - begin + 1))
@@ -193,7 +197,7 @@ class Look:
                     # coarse, so that falling times need few new patterns
                     self.bound = max(limit + 1, whole(cells[5]) - step)
                     step = min(step * 2, 3600)
-                    pattern = _not_for_later(max(limit, self.bound - 1))
+                    pattern = _not_for_later(max(limit, self.bound - 1), spare)
                 found = pattern.search(block, end)
         return tickets
 
@@ -219,6 +223,16 @@ class Look:
             self.for_others = True
             return None
         return key << AT | at
+
+    def _key_of_new(self, start: bytes, run_at: bytes) -> int | None:
+        """Return the key of a row with nothing but an id, a type and a payload, and due at once.
+
+        None where it is to be read as any other row is: it is odd, or the first one of its kind.
+        """
+        cells = start.split(b"\t")
+        if len(cells) == 3 and cells[0] and start.isascii() and b"\0" not in start:
+            return self._keys.get((cells[1], run_at, b"", b""))
+        return None
 
     def _key(self, job: Job) -> int | None:
         """Return a due row's place in the order, but for its position."""
@@ -303,8 +317,8 @@ class Look:
 
 
 def _read_row(fd: int, at: int, *, near: bool) -> tuple[int, bytes, int]:
-    """Return a block from the byte before a row on, where it starts, and where the line ends in it;
-    -1 when it does not.  `near` the last one a large block, since mostly the order is the file's.
+    """Return the start of a block from before a row on, the block, where the line ends in it or -1;
+    `near` the last one a large block, since mostly the order is the file's.
     """
     start, reach = at - 1, 1 << 18 if near else 1 << 12
     while True:
@@ -315,13 +329,14 @@ def _read_row(fd: int, at: int, *, near: bool) -> tuple[int, bytes, int]:
         reach *= 4
 
 
-def _not_for_later(limit: int) -> "re.Pattern[bytes]":
+def _not_for_later(limit: int, spare: int) -> "re.Pattern[bytes]":
     """Return what finds pending rows, but for those that are plainly not due by a limit and wait
     for no other: with a whole run_at above it that is not created_at, and no `:` in what follows.
+
+    Group 2 is the run_at of a row that is as new as `enqueue` makes it, to be run at once.
     """
-    return re.compile(
-        rb"\tpending\t(?!(\d+)\t(?!\1\t)(?:%b)\t\d+\t*(?:\n|[^:\n]*\n))" % _above(limit).encode()
-    )
+    later = rb"(\d+)\t(?!\1\t)(?:%b)\t\d+\t*(?:\n|[^:\n]*\n)" % _above(limit).encode()
+    return re.compile(rb"\tpending\t(?!%b)(?:(\d{1,20})\t\2\t0\t{%d}(?=\n))?" % (later, spare))
 
 
 def _above(limit: int) -> str:
