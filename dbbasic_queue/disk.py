@@ -28,7 +28,8 @@ from .files import (
     unlink_if_there,
     write_all,
 )  # fmt: skip
-from .lock import Lock, try_lock
+from .flock import try_lock
+from .lock import Lock
 from .tsv import HEADER, Header
 
 TYPE_CHECKING = False

@@ -20,7 +20,7 @@ from .beside import NoFile, make, note, open_regular, unlink
 from .errors import QueueError
 from .files import close_own, identity, read_all, sync, sync_folder, write_all
 from .job import Job
-from .lock import try_lock
+from .flock import try_lock
 from .tsv import escape
 
 TYPE_CHECKING = False

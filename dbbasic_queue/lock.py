@@ -15,6 +15,7 @@ import weakref
 from .beside import is_marked, mark, no_stream, open_lock_file, open_to_append
 from .errors import ForeignFile, QueueBusy, QueueError
 from .files import close_own, close_quietly, holder_of, identity, inode_of, make_folder, resolve
+from .flock import try_lock, unlock
 from .mount import refuse_network_mount
 
 TYPE_CHECKING = False
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_filelock: "Any" = None
 _KEPT = 64  # queues whose files are held open between calls
 _SMALL = 8 << 20  # bytes of a file that may stay on the disk when it was replaced: it is open here
 _locks: "weakref.WeakSet[Lock]" = weakref.WeakSet()
@@ -161,7 +161,7 @@ class Lock:
             if lent or not self._keep():
                 self.replaced_by(-1)
             mine = self._neighbour >= 0 and (not lent or identity(self._neighbour) == self._own)
-            if mine and not _unlock(self._neighbour):
+            if mine and not unlock(self._neighbour):
                 self.close()
         except BaseException:  # out of a signal handler
             self.close()
@@ -175,7 +175,7 @@ class Lock:
 
     def _keep(self) -> bool:
         """Unlock the file and keep it open; False where it is not to stay open."""
-        if self._neighbour < 0 or self.seen.st_size > _SMALL or not _unlock(self.fd):
+        if self._neighbour < 0 or self.seen.st_size > _SMALL or not unlock(self.fd):
             return False
         self._mark = mark(self.fd)
         if self._mark >= 0:
@@ -200,7 +200,7 @@ class Lock:
             # first: its number may be another file's once it is closed
             self.fd, self.coming = fd, -1
             if old >= 0:
-                _unlock(old)
+                unlock(old)
         finally:
             try:
                 if old >= 0:
@@ -300,10 +300,10 @@ class Lock:
 
     def _wait_for(self, fd: int, timeout: float) -> None:
         """Wait for the kernel's lock, counting sleeps: a test may have frozen the clock."""
-        pause = 0.0002
+        pause, take = 0.0002, try_lock
         while True:
             try:
-                if (_filelock or native()).lock_descriptor(fd, blocking=False):
+                if take(fd):
                     return
             except OSError as error:
                 text = f"{self.path}: this file system gives no lock: {error.strerror}"
@@ -313,7 +313,7 @@ class Lock:
             nap = pause * (0.5 + (time.perf_counter_ns() >> 8 & 255) / 256)
             time.sleep(nap)
             self._waited += nap
-            pause = min(pause * 2, 0.005)
+            pause, take = min(pause * 2, 0.005), _try_again
 
 
 def _make_room(newest: Lock) -> None:
@@ -325,26 +325,8 @@ def _make_room(newest: Lock) -> None:
             _open.pop(lock, None)
 
 
-def _unlock(fd: int) -> bool:
-    """Unlock a descriptor; False when that is an error, and only closing it will do.
-
-    To close it is not enough where it can be helped: a child just forked may have a copy.
-    """
-    try:
-        (_filelock or native()).unlock_descriptor(fd)
-        return True
-    except OSError:
-        return False
-
-
-def native() -> "Any":
-    """Return filelock, imported at the first lock: its import is dear, an idle tick takes none."""
-    global _filelock
-    with _guard:  # a child that is forked meanwhile could never import it
-        import filelock as _filelock
-    return _filelock
-
-
-def try_lock(fd: int) -> bool:
-    """Take the kernel's lock on a descriptor if it is free."""
-    return bool(native().lock_descriptor(fd, blocking=False))
+def _try_again(fd: int) -> bool:
+    """Take the lock if it is free now, by filelock."""
+    with _guard:  # a child that is forked during the import could never import it
+        from filelock import lock_descriptor
+    return lock_descriptor(fd, blocking=False)

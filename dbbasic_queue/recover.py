@@ -11,7 +11,7 @@ from .beside import NoFile, open_regular, unlink
 from .files import close_quietly, read_all
 from .job import Job
 from .journal import LEFT_BESIDE, all_lines, parse, unlink_with_beside, worker_of
-from .lock import try_lock
+from .flock import try_lock
 from .log import warn
 from .tsv import escape, unescape
 

@@ -244,7 +244,7 @@ class Turns:
             verdict = self._may_start(job, counts) if admit else False
             if verdict is None:
                 continue
-            if worker is None:
+            if worker is None or job.header is not e.header:
                 job = e.set(job, cells)
             else:
                 job.cells[3], job.cells[worker] = PROCESSING, mark

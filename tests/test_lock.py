@@ -516,13 +516,13 @@ def test_p8_a_fork_in_another_thread_in_the_middle_of_edits_harms_neither(childr
     assert sorted(reader.by_id(FILE)) == sorted(told + told_in_children)
 
 
-def test_p8_a_fork_while_another_thread_takes_the_first_lock_of_the_process_hangs_no_child(
-    run_python,
-):
+def test_p8_a_fork_while_another_thread_waits_for_the_first_time_hangs_no_child(run_python):
     """P8: that imports filelock, and a child forked meanwhile waited for ever for that import."""
     code = """
-        import os, sys, threading, time
+        import fcntl, os, sys, threading, time
         from dbbasic_queue import Queue
+        lock = os.open("queue.tsv.lock", os.O_RDWR | os.O_CREAT)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         begun = threading.Event()
         class Slow:
             def find_spec(self, name, *rest):
@@ -536,6 +536,8 @@ def test_p8_a_fork_while_another_thread_takes_the_first_lock_of_the_process_hang
         if not os.fork():
             Queue("queue.tsv").enqueue("note")
             os._exit(0)
+        time.sleep(0.02)
+        fcntl.flock(lock, fcntl.LOCK_UN)
         thread.join()
         os.wait()
     """
