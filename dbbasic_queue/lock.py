@@ -226,6 +226,7 @@ class Lock:
                 if self.fd < 0 and not self._open():
                     if create is None:
                         return False
+                    self._still_there()  # it may be the link that is gone: then it means itself
                     create(self.real)
                     continue
                 self._wait_for(self.fd, timeout)
@@ -260,13 +261,12 @@ class Lock:
         """Whether the locked file is still what the path means: not replaced, no other link."""
         try:
             self.seen = now = os.stat(self.path, follow_symlinks=self.path != self.real)
+            same = (now.st_dev, now.st_ino) == self._file
         except FileNotFoundError:
-            return False
-        same = (now.st_dev, now.st_ino) == self._file
+            same = False
         if same and (self.path == self.real or inode_of(self.real) == now.st_ino):
             return True
-        real = resolve(self.path)
-        if real != self.real:  # another target has another neighbour
+        if (real := resolve(self.path)) != self.real:  # another target has another neighbour
             self.real, self._mount_is_fine = real, False
             neighbour, self._neighbour = self._neighbour, -1
             close_own(neighbour, self._own)

@@ -211,6 +211,8 @@ def recover(
         ends = [entry for entry in lines if entry.event == "end"]
         starts = [entry for entry in lines if entry.event == "start"]
         if ends:
+            if starts:
+                cells["started_at"] = b"%.3f" % starts[-1].time
             yield edit.set(job, cells | ends[-1].cells), "folded"
         elif one and (k, job.cells[0]) in one.killed:
             attempts = starts[-1].attempt if starts else job.attempts

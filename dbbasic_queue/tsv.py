@@ -304,7 +304,10 @@ def load(cell: bytes) -> "Any":
         pass
     import json
 
-    return json.loads(text)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def check_plain(value: "Any", what: str, depth: int = 0) -> None:

@@ -220,7 +220,7 @@ class Turns:
         worker = e.header.index.get("worker")
         only_now, latest = self._options.run_for is None, self._begun + _LATER
         waited = sorted(
-            (ticket >> AT, job.at, job)
+            (ticket >> AT, job.at, job.copy())  # listeners have still to be told of it as it is
             for job in met
             if job.is_due(now) and (ticket := look.ticket(job)) is not None
         )

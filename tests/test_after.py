@@ -485,6 +485,25 @@ def test_retry_of_the_child_alone_ends_it_again(queue):
     assert parent in queue.get(child).error
 
 
+def test_a_listener_is_told_of_a_retried_job_as_it_is_before_it_is_claimed_again(queue):
+    told, fails = [], [ValueError("once")]
+    (parent,) = add(queue, "good")
+    queue.enqueue("child", after=parent, backoff="none")
+
+    queue.process_jobs(
+        {"good": str, "child": lambda payload: fail(fails.pop()) if fails else None},
+        listeners=[lambda event, job: told.append((event, job.status, job.worker is None))],
+        run_for=5,
+        max_jobs=3,
+    )
+
+    assert told[3] == ("retried", "pending", True)
+
+
+def fail(problem):
+    raise problem
+
+
 def test_a_worker_tells_its_listeners_whom_it_cancelled(queue):
     told = []
     (parent,) = add(queue, "bad")

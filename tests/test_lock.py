@@ -618,6 +618,19 @@ def test_two_names_of_one_queue_share_one_lock(children, tmp_path):
     assert not tmp_path.joinpath("link.tsv.lock").exists()
 
 
+def test_a_link_that_is_gone_and_was_used_before_makes_way_for_a_queue(tmp_path):
+    link = tmp_path / "link.tsv"
+    link.symlink_to(FILE.resolve())
+    one = Queue(link, sync="off", lock_timeout=5)
+    one.enqueue("note")
+    link.unlink()
+
+    one.enqueue("note")
+
+    assert link.is_file() and not link.is_symlink()
+    assert one.counts() == {"pending": 1}
+
+
 def test_a_link_that_is_pointed_elsewhere_is_followed_at_the_next_call(tmp_path):
     link, one, two = tmp_path / "link.tsv", tmp_path / "one.tsv", tmp_path / "two.tsv"
     link.symlink_to(one)

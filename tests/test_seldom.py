@@ -471,6 +471,16 @@ def test_p19_a_payload_nested_too_deeply_is_left_and_stops_no_tick(queue):
     assert next(queue.jobs(status="pending")).id == "deep"
 
 
+def test_p19_a_space_before_a_payload_nested_too_deeply_stops_no_tick(queue):
+    good = queue.enqueue("t")
+    by_hand(queue, "deep", " " + "[" * 200_000 + "]" * 200_000)
+
+    queue.process_jobs({"t": str})
+
+    assert queue.get(good).status == "completed"
+    assert next(queue.jobs(status="pending")).id == "deep"
+
+
 def test_p4_a_last_line_without_its_newline_is_no_job_yet(queue):
     queue.enqueue("t")
     with open(queue.path, "a") as file:

@@ -1037,6 +1037,24 @@ def test_a_call_that_leaves_takes_in_the_dead_first(queue, run_python):
     assert next(queue.jobs("failed")).error.startswith("worker died")
 
 
+def test_the_start_of_a_job_is_kept_when_its_worker_died_after_it(queue, run_python):
+    code = f"""
+        import os
+        from dbbasic_queue import Queue
+        handlers = {{"good": str, "poison": lambda payload: os._exit(9)}}
+        Queue({queue.path!r}).process_jobs(handlers, max_workers=1)
+    """
+    good = [queue.enqueue("good") for _ in range(3)]
+    queue.enqueue("poison")
+    assert run_python(code).wait() == 9
+    before = [queue.get(id).started_at for id in good]
+
+    queue.process_jobs({"another": str})
+
+    assert None not in before
+    assert [queue.get(id).started_at for id in good] == before
+
+
 def test_a_tick_inside_a_handler_is_a_worker_of_its_own(queue):
     seen = []
 
