@@ -16,7 +16,7 @@ OURS = PACKAGE.name
 
 # The core in reading order: at the top of a module, imports go to the left only.
 CORE = (
-    "errors tsv log files mount beside lock disk job after new lookup hint add edit queue"
+    "errors tsv log files mount beside flock lock disk job after new lookup hint add edit queue"
     " journal recover run options outcome claim turn stop held worker"
 ).split()
 LEAVES = ("errors", "tsv")  # these know nothing of ours but errors

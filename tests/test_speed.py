@@ -430,3 +430,27 @@ def test_an_idle_tick_and_a_full_look_need_no_more_memory_for_1_000_000_rows(que
     print(f"{os.stat(queue.path).st_size / 1e6:.0f} MB: {peaks} KB")
     assert peaks["look"] - peaks["look at few"] < 6000
     assert peaks["idle"] - peaks["idle with few"] < 2000
+
+
+ADD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from dbbasic_queue import Queue, errors
+try:
+    Queue("queue.tsv", lock_timeout=0.001).enqueue("note")
+except errors.QueueBusy:
+    pass
+print("filelock" in sys.modules)
+"""
+
+
+def test_a_script_that_adds_a_job_imports_filelock_only_if_it_has_to_wait(tmp_path):
+    """Its import takes longer than all the rest of such a script."""
+    queue = Queue(tmp_path / "queue.tsv")
+
+    alone = idle_tick(tmp_path, ADD)
+    with queue.edit():
+        waited = idle_tick(tmp_path, ADD)
+
+    assert (alone, waited) == ("False\n", "True\n")
+    assert queue.counts() == {"pending": 1}
