@@ -287,8 +287,7 @@ class QueueFile:
             if size >= BLOCK:
                 write_all(target, b"".join(waiting))
                 waiting, size = [], 0
-        if size:
-            write_all(target, b"".join(waiting))
+        write_all(target, b"".join(waiting))
 
     def _keep_owner(self, fd: int, seen: os.stat_result) -> None:
         if dress(fd, seen):

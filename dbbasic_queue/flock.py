@@ -1,7 +1,7 @@
 """The kernel's lock on an open file: the one that flock(1) and filelock take.
 
-It is asked for here as filelock asks for it.  The import of filelock takes longer than all else that
-a script does to add a job, so it is left to whoever has to wait (see `lock`).
+It is asked for here as filelock asks for it.  The import of filelock takes longer than all else
+that a script does to add a job, so it is left to whoever has to wait (see `lock`).
 """
 
 import errno

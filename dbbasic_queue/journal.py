@@ -19,8 +19,8 @@ from .after import LABEL
 from .beside import NoFile, make, note, open_regular, unlink
 from .errors import QueueError
 from .files import close_own, identity, read_all, sync, sync_folder, write_all
-from .job import Job
 from .flock import try_lock
+from .job import Job
 from .tsv import escape
 
 TYPE_CHECKING = False

@@ -9,9 +9,9 @@ import time
 
 from .beside import NoFile, open_regular, unlink
 from .files import close_quietly, read_all
+from .flock import try_lock
 from .job import Job
 from .journal import LEFT_BESIDE, all_lines, parse, unlink_with_beside, worker_of
-from .flock import try_lock
 from .log import warn
 from .tsv import escape, unescape
 

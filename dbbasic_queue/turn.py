@@ -2,6 +2,7 @@
 
 import time
 from heapq import merge
+from operator import itemgetter
 
 from . import hint, log
 from .after import settle
@@ -219,11 +220,12 @@ class Turns:
         cells = {"status": PROCESSING, "worker": mark}
         worker = e.header.index.get("worker")
         only_now, latest = self._options.run_for is None, self._begun + _LATER
-        waited = sorted(
+        waited = [
             (ticket >> AT, job.at, job.copy())  # listeners have still to be told of it as it is
             for job in met
             if job.is_due(now) and (ticket := look.ticket(job)) is not None
-        )
+        ]
+        waited.sort(key=itemgetter(0, 1))
         counts, admit, processing = Counts(e), self._options.admit, look.processing
         most = max(LEAST_HELD, min(e.size // SHARE, MOST_HELD))
         claimable = look.claimable(e, self._file.fd, now)

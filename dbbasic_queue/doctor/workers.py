@@ -6,9 +6,9 @@ import time
 from ..beside import open_regular
 from ..errors import QueueBusy, QueueError
 from ..files import read_all
+from ..flock import try_lock
 from ..job import Job
 from ..journal import parse
-from ..lock import try_lock
 from ..lookup import get
 from ..queue import Queue
 from ..recover import LiveWorker
