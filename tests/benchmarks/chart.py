@@ -76,7 +76,8 @@ def _workload(one, x, left, y):
     yield _text(left - 162, y + 4, name, anchor="end", size=12)
     yield _text(left - 95, y + 4, mine, anchor="end", size=12)
     if first:
-        yield _text(left - 30, y + 4, f"{short(first[2])} ×", anchor="end", size=12, bold=True)
+        ratio = short(first[2]) if first[2] >= 0.01 else f"{first[2]:.1g}"  # there is little room
+        yield _text(left - 30, y + 4, f"{ratio} ×", anchor="end", size=12, bold=True)
         start, stop = sorted((x(1), x(first[2])))
         fill, title = BETTER if first[2] >= 1 else WORSE, _title(one, first)
         place = f'x="{start:.1f}" y="{y - 9}" width="{max(stop - start, 1):.1f}" height="18"'

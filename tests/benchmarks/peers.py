@@ -83,6 +83,9 @@ class SQLite:
     "one by one" leaves one: it claims a job, runs it and writes its outcome, two commits for each.
     "starts" leaves one, too: in the commit of an outcome it writes which job of the batch is next.
 
+    A writer that waits sleeps up to 0.1 s between two tries, so beside a busy one it mostly waits
+    until that one is done.
+
     Tuned: an index on all rows costs 1.5 times the drain, pages of 4096 1.2 times; larger batches,
     a cache of 64 MB, mmap and smaller rows gain nothing.  A rare checkpoint makes drains quicker
     and enqueues slower, so each has its own.
