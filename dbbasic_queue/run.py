@@ -124,7 +124,6 @@ class Run:
     """What runs in this worker now; signal handlers and the watching thread look here."""
 
     def __init__(self, handlers: "Handlers", layers: "Sequence[Layer]") -> None:
-        self._handlers = handlers
         self.attempts: tuple[Attempt, ...] = ()  # several only where `async def` ones run
         self.inside: Attempt | None = None  # in its code, so an exception may be thrown in
         self.thread = threading.get_ident()
