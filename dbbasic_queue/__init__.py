@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from .errors import QueueError as QueueError
     from .errors import Retry as Retry
     from .errors import Snooze as Snooze
+    from .here import current_job as current_job
     from .job import Job as Job
     from .new import Backoff, When
     from .queue import Admit, Handlers, Layer, Listener
     from .queue import Queue as Queue
-    from .run import current_job as current_job
 
 __version__ = "2.0.0"
 _ROOMS = {
     "Queue": "queue",
     "Job": "job",
-    "current_job": "run",
+    "current_job": "here",
     "Snooze": "errors",
     "Retry": "errors",
     "Discard": "errors",

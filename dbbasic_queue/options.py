@@ -6,8 +6,8 @@ import os
 from .after import is_label
 from .errors import BadArgument
 from .job import Job
+from .layers import is_async
 from .new import DEFAULT_BACKOFF, check_attempts, check_timeout, parse_backoff
-from .run import is_async
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Any
 
+    from .admit import Counts
     from .new import Backoff, When
     from .recover import LiveWorker
 
     Handlers = Mapping[str, Callable[[Any], Any]]
     Listener = Callable[[str, Job], object]
     Layer = Callable[[Job, Callable[[Job], Any]], Any]
-    Admit = Callable[[Job, Callable[..., int]], bool | None]
+    Admit = Callable[[Job, Counts], bool | None]
 
 _queues: "dict[tuple[str, str, str], Queue]" = {}
 

@@ -2,13 +2,14 @@
 
 import threading
 import time
-from contextvars import ContextVar
 from functools import partial
 from math import inf
 
-from .errors import BadArgument, JobTimeout, Killed, Stopped
+from .errors import JobTimeout, Killed, Stopped
+from .here import running
 from .job import Job
 from .journal import line, now, start_line
+from .layers import inside, result_of
 from .lock import in_a_lock
 
 TYPE_CHECKING = False
@@ -24,20 +25,7 @@ if TYPE_CHECKING:
     Outcome = Callable[["Attempt", Any, BaseException | None], Cells]
     Record = Callable[..., None]
 
-CALL = "__call__"
 CUT_OFF = 5  # seconds that a handler has to end after it was told to
-_current: "ContextVar[Attempt]" = ContextVar("dbbasic_queue_job")
-
-
-def current_job() -> Job:
-    """Return the job that runs here, inside its handler; BadArgument elsewhere.
-
-    Its `attempts` counts this attempt too.
-    """
-    try:
-        return _current.get().job
-    except LookupError:
-        raise BadArgument("current_job() was called where no job runs") from None
 
 
 class _Nothing(BaseException):
@@ -148,13 +136,13 @@ class Run:
             self.end(attempt)
 
     def _until_outcome(self, attempt: Attempt, outcome: "Outcome") -> "Cells":
-        return outcome(attempt, _finished(self._call(attempt)), None)
+        return outcome(attempt, result_of(self._call(attempt)), None)
 
     async def side_by_side(self, attempt: Attempt, outcome: "Outcome") -> "Cells":
         """As a call, in a task of its own: it waits where the handler does."""
         self.begin(attempt)
         try:
-            _current.set(attempt)
+            running.set(attempt)
             result = self.enter(attempt, self._call, attempt)
             result = await result if hasattr(result, "__await__") else result
             return self.enter(attempt, outcome, attempt, result, None)
@@ -197,13 +185,13 @@ class Run:
 
     def enter(self, attempt: Attempt, call: "Callable[..., T]", *given: "Any") -> "T":
         """Call the user's code, into which the end of its time may be thrown."""
-        token = _current.set(attempt)
+        token = running.set(attempt)
         try:
             self.inside = attempt
             return call(*given)
         finally:
             self._come_out()
-            _current.reset(token)
+            running.reset(token)
 
     def _come_out(self) -> None:
         """Be outside of user code, with nothing on its way to this thread any more."""
@@ -260,59 +248,12 @@ class Run:
             raise attempt.ending
 
 
-def _finished(result: "Any") -> "Any":
-    """Return a result; of a coroutine what it returns, run in a loop of its own."""
-    if not hasattr(result, "__await__"):
-        return result
-    import asyncio
-
-    async def finish() -> "Any":
-        return await result
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(finish())
-    if hasattr(result, "close"):
-        result.close()
-    raise BadArgument(
-        "something async was started inside a running loop, by a layer that is no `async def` or by"
-        " a call of process_jobs in a coroutine"
-    )
-
-
 def _call(handlers: "Handlers", layers: "Sequence[Layer]") -> "Callable[[Attempt], Any]":
-    """Return what runs a handler inside its layers, the first one outermost."""
+    """Return what runs a handler inside its layers."""
     if not layers:
         return lambda attempt: handlers[attempt.claimed.type](attempt.payload)
-
-    def innermost(job: Job) -> "Any":
-        return handlers[job.type](job.payload)
-
-    call: Callable[[Job], Any] = innermost
-    for layer in reversed(layers):
-        call = _around(layer, call)
+    call = inside(layers, lambda job: handlers[job.type](job.payload))
     return lambda attempt: call(attempt.job)
-
-
-def _around(layer: "Layer", call: "Callable[[Job], Any]") -> "Callable[[Job], Any]":
-    """Give an `async def` layer something to await, any other one a result."""
-
-    async def awaited(job: Job) -> "Any":
-        result = call(job)
-        return await result if hasattr(result, "__await__") else result
-
-    if is_async(layer):
-        return lambda job: layer(job, awaited)
-    return lambda job: layer(job, lambda job: _finished(call(job)))
-
-
-def is_async(function: "Any") -> bool:
-    """Whether a function, or an object's call, is an `async def`."""
-    for one in (getattr(function, "__func__", function), getattr(type(function), CALL, None)):
-        if getattr(getattr(one, "__code__", None), "co_flags", 0) & 0x80:  # CO_COROUTINE
-            return True
-    return False
 
 
 # Seconds of a clock that never jumps and that a test's frozen time does not stop.

@@ -5,6 +5,7 @@ from heapq import merge
 from operator import itemgetter
 
 from . import hint, log
+from .admit import Admit, paused
 from .after import settle
 from .claim import AT, Look
 from .edit import Edit
@@ -43,10 +44,11 @@ class Turns:
         self._journal = journal
         self._unhandled: set[str] = set()
         self._reported = False
-        self._raised: list[object] = []  # the `admit` functions that did
+        self._raised: list[object] = []  # `admit` functions of which that was logged
         self._begun = int(time.time())
         self._again = again  # ids of jobs put back by this worker: left to the next tick
         self.left_some = False  # the last claim had no room for all that is due
+        self.paused: frozenset[str] = frozenset()  # labels of queues from which nobody claims
         self.look = self._new_look()
 
     def turn(
@@ -69,7 +71,9 @@ class Turns:
                     return None
                 now = time.time()
                 self._journal.renew_if_lost()
-                if self.look.bound <= now or not self.look.holds(e, self._file.fd):
+                before, self.paused = self.paused, paused(self._file)
+                changed = self.paused != before or self.look.bound <= now
+                if changed or not self.look.holds(e, self._file.fd):
                     self.look.close()
                     self.look = self._new_look()
                 look = self.look
@@ -167,7 +171,7 @@ class Turns:
 
     def _rank(self, type: str, queue: str) -> int | None:
         """Return the rank of a due row's queue, None when this worker does not run it."""
-        rank = self._options.rank(queue)
+        rank = None if queue in self.paused else self._options.rank(queue)
         if rank is not None and type not in self._options.handlers:
             if type not in self._unhandled:
                 self._unhandled.add(type)
@@ -226,7 +230,8 @@ class Turns:
             if job.is_due(now) and (ticket := look.ticket(job)) is not None
         ]
         waited.sort(key=itemgetter(0, 1))
-        counts, admit, processing = Counts(e), self._options.admit, look.processing
+        processing = look.processing
+        admit = Admit(e, self._options.admit, self._raised) if self._options.admit else None
         most = max(LEAST_HELD, min(e.size // SHARE, MOST_HELD))
         claimable = look.claimable(e, self._file.fd, now)
         for _, place, job in merge(waited, claimable) if waited else claimable:
@@ -243,7 +248,7 @@ class Turns:
                 text = "%s: the payload of job %s cannot be read; the row is left as it is"
                 log.warn(text, self._queue.path, job.id)
                 continue
-            verdict = self._may_start(job, counts) if admit else False
+            verdict = admit(job) if admit else False
             if verdict is None:
                 continue
             if worker is None or job.header is not e.header:
@@ -252,7 +257,7 @@ class Turns:
                 job.cells[3], job.cells[worker] = PROCESSING, mark
                 e.touch(job)
             if admit:
-                counts.claimed(job)
+                admit.counts.claimed(job)
             if waited:
                 look.waiting.pop(id, None)
             processing[id] = job
@@ -268,59 +273,11 @@ class Turns:
             self._journal.k += 1
         return taken
 
-    def _may_start(self, job: Job, counts: "Counts") -> bool | None:
-        """None: leave the row.  False: claim it.  True: claim it, to run first and alone."""
-        limited = False
-        for ask in self._options.admit:
-            try:
-                verdict = ask(job, counts)
-            except Exception as problem:  # the user's function
-                if ask not in self._raised:
-                    self._raised.append(ask)
-                    log.warn("admit raised %s for job %s; it is left", repr(problem), job.id)
-                return None
-            if verdict is False:
-                return None
-            limited = limited or verdict is True
-        return limited
-
     def _keep_look(self, e: Edit) -> None:
         """Follow the rows to where the edit put them, and leave the hint for the next tick."""
         look, fd = self.look, self._file.fd
         look.keep(e, self._file.real, fd)
         hint.write(self._file, look.hint(fd, e.last_id))
-
-
-class Counts:
-    """How many jobs there are, for an `admit` function: counts(status=, type=, queue=, group=).
-
-    Each question is one scan of the file; what is claimed meanwhile is counted over.
-    """
-
-    def __init__(self, edit: Edit) -> None:
-        self._edit = edit
-        self._known: dict[tuple[str | None, ...], int] = {}
-
-    def __call__(
-        self,
-        status: str | None = None,
-        type: str | None = None,
-        queue: str | None = None,
-        group: str | None = None,
-    ) -> int:
-        asked = (status, type, queue, group)
-        if asked not in self._known:
-            rows = self._edit.scan(status, type, queue)
-            self._known[asked] = sum(group in (None, job.group) for job in rows)
-        return self._known[asked]
-
-    def claimed(self, job: Job) -> None:
-        """Count a job that was pending as processing."""
-        for status, type, queue, group in self._known:
-            same = type in (None, job.type) and queue in (None, job.queue)
-            if status is not None and same and group in (None, job.group):
-                step = (status == "processing") - (status == "pending")
-                self._known[status, type, queue, group] += step
 
 
 def _event(job: Job, attempt: int = 1) -> str:

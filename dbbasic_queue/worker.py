@@ -16,6 +16,7 @@ from .claim import Stale
 from .disk import Changed
 from .errors import QueueError
 from .held import Held
+from .here import working
 from .job import Job
 from .journal import LostFile, WorkerFile
 from .options import Options
@@ -46,11 +47,14 @@ def work(queue: Queue, options: Options) -> None:
     there.
     """
     worker = Worker(queue, options)
-    with worker.stop:
-        try:
+    token = working.set(queue)
+    try:
+        with worker.stop:
             worker.work()
-        except OSError as error:
-            raise QueueError(f"{queue.path}: this tick ends: {error.strerror}") from error
+    except OSError as error:
+        raise QueueError(f"{queue.path}: this tick ends: {error.strerror}") from error
+    finally:
+        working.reset(token)
     worker.stop.pass_on()
 
 
@@ -185,7 +189,8 @@ class Worker:
             self._looked = clock()
             self.stop.read_request(self.journal.path[:-4] + ".stop")
             hint.note_tick(self._file.real, 0)
-            return bool(look.due or look.processing.keys() - self.held.running.keys() or look.ready)
+            left = look.due or look.processing.keys() - self.held.running.keys() or look.ready
+            return bool(left or self._turns.paused)
         return False
 
     # --- one edit

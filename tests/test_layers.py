@@ -17,10 +17,10 @@ OURS = PACKAGE.name
 # The core in reading order: at the top of a module, imports go to the left only.
 CORE = (
     "errors tsv log files mount beside flock lock disk job after new lookup hint add edit queue"
-    " journal recover run options outcome claim turn stop held worker"
+    " here layers journal recover run options outcome admit claim turn stop held worker"
 ).split()
 LEAVES = ("errors", "tsv")  # these know nothing of ours but errors
-DOORS = ("cli", "__main__", "metrics", "testing", "web", "contrib")
+DOORS = ("cli", "__main__", "tasks", "metrics", "testing", "web", "contrib")
 
 # Methods that are only a door to a later room import it when they are called; exactly these.
 DEFERRED = {
@@ -32,10 +32,10 @@ DEFERRED = {
 EXPORTS = (
     "enqueue process_jobs get_job cancel_job Queue Job current_job Snooze Retry Discard QueueError"
 ).split()
-PUBLIC_IN_CORE = {"errors"}  # of the core's other rooms a door sees what the package exports
+PUBLIC_IN_CORE = {"errors", "here", "layers"}  # else a door sees what the package exports
 
 NEVER_AT_IMPORT = "json re logging dataclasses typing datetime pathlib filelock".split()
-FEATURE_WORDS = "batch chain unique seal encrypt celery flask django cronsim".split()
+FEATURE_WORDS = "batch chain unique rate schedule seal encrypt celery flask django cronsim".split()
 ROLE_WORDS = "manager helper service processor util base mixin".split()
 
 

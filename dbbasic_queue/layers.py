@@ -1,0 +1,61 @@
+"""Layers around a call: `layer(job, call_next)` calls `call_next(job)`, or not; what is async."""
+
+from .errors import BadArgument
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from .job import Job
+    from .queue import Layer
+
+CALL = "__call__"
+
+
+def inside(layers: "Sequence[Layer]", call: "Callable[[Job], Any]") -> "Callable[[Job], Any]":
+    """Return a call inside its layers, the first one outermost."""
+    for layer in reversed(layers):
+        call = _around(layer, call)
+    return call
+
+
+def _around(layer: "Layer", call: "Callable[[Job], Any]") -> "Callable[[Job], Any]":
+    """Give an `async def` layer something to await, any other one a result."""
+
+    async def awaited(job: "Job") -> "Any":
+        result = call(job)
+        return await result if hasattr(result, "__await__") else result
+
+    if is_async(layer):
+        return lambda job: layer(job, awaited)
+    return lambda job: layer(job, lambda job: result_of(call(job)))
+
+
+def result_of(result: "Any") -> "Any":
+    """Return a result; of a coroutine what it returns, run in a loop of its own."""
+    if not hasattr(result, "__await__"):
+        return result
+    import asyncio
+
+    async def finish() -> "Any":
+        return await result
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(finish())
+    if hasattr(result, "close"):
+        result.close()
+    raise BadArgument(
+        "something async was started inside a running loop, by a layer that is no `async def` or by"
+        " a call of process_jobs in a coroutine"
+    )
+
+
+def is_async(function: "Any") -> bool:
+    """Whether a function, or an object's call, is an `async def`."""
+    for one in (getattr(function, "__func__", function), getattr(type(function), CALL, None)):
+        if getattr(getattr(one, "__code__", None), "co_flags", 0) & 0x80:  # CO_COROUTINE
+            return True
+    return False
