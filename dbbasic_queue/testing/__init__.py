@@ -1,0 +1,195 @@
+"""For tests of programs that use the queue: a real queue in a temporary folder, drained at once.
+
+with temporary_queue() as queue:
+    sign_up("ana@example.com")                  # calls enqueue() somewhere
+    assert_enqueued("send_email", payload={"to": "ana@example.com"})
+    drain({"send_email": send_email})           # later jobs and retries too: the clock is moved
+"""
+
+import os
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+
+from dbbasic_queue import Job, Queue, QueueError
+
+from ..here import queue_here
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any
+
+_ANY: "Any" = object()
+_SHOWN = 20  # rows of a failed assertion's text
+_LONGEST_STEP = 86_400  # seconds that the clock is moved while limits let nothing start
+
+
+@contextmanager
+def temporary_queue(sync: str = "off") -> "Iterator[Queue]":
+    """Give a new, empty queue file in a temporary folder, which is the default queue meanwhile.
+
+    So `enqueue()` anywhere in this process, or in its children, adds to it.  The folder is removed
+    at the end, and $DBBASIC_QUEUE and $DBBASIC_QUEUE_SYNC are as they were.
+    """
+    names = ("DBBASIC_QUEUE", "DBBASIC_QUEUE_SYNC")
+    before = {name: os.environ.get(name) for name in names}
+    with tempfile.TemporaryDirectory(prefix="queue-") as folder:
+        path = os.path.join(folder, "queue.tsv")
+        os.environ.update(zip(names, (path, sync), strict=True))
+        try:
+            yield Queue(path)
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+def drain(
+    handlers: "Mapping[str, Callable[[Any], Any]]",
+    *,
+    until: float | None = None,
+    queue_file: Queue | None = None,
+    listeners: "Sequence[Callable[[str, Job], object]]" = (),
+    **options: "Any",
+) -> list[Job]:
+    """Run ticks until nothing is left to run, and return the jobs that finished, in that order.
+
+    For jobs that are due later, and for retries, the clock is moved (by freezegun) to the time at
+    which the first of them is due, and is what it was at the end; `until`, a Unix time, is as far
+    as it goes: a job that adds the next one for later, as schedules do, would go on for ever.
+    `options` are those of `process_jobs`.  Handlers' exceptions stand in the jobs: see `Job.error`.
+    RuntimeError when 10,000 ticks are not enough, QueueError when freezegun is not installed.
+    """
+    queue = queue_here(queue_file)
+    finished: list[Job] = []
+
+    def note(event: str, job: Job) -> None:
+        if event in ("completed", "failed", "cancelled"):
+            finished.append(job)
+
+    step = 1.0
+    with ExitStack() as clock:
+        for _ in range(10_000):
+            before = _stamp(queue)
+            queue.process_jobs(handlers, listeners=[*listeners, note], **options)
+            if _stamp(queue) != before:
+                step = 1.0
+                continue
+            at = _next_time(queue, handlers)
+            if at is None and options.get("admit") and step <= _LONGEST_STEP:
+                at, step = time.time() + step, step * 2  # a limit may let one start then
+            if at is None or (until is not None and at > until):
+                return finished
+            clock.pop_all().close()
+            clock.enter_context(_clock_at(at))
+    raise RuntimeError(f"{queue.path}: after 10,000 ticks jobs are left; give until=")
+
+
+def _stamp(queue: Queue) -> tuple[int, int, int]:
+    try:
+        st = os.stat(queue.path)
+    except FileNotFoundError:
+        return (0, 0, 0)
+    return (st.st_ino, st.st_size, st.st_mtime_ns)
+
+
+def _next_time(queue: Queue, handlers: "Mapping[str, Any]") -> float | None:
+    """Return when the next job is due that these handlers run, None when none is later."""
+    now = time.time()
+    jobs = queue.jobs(status="pending")
+    return min(
+        (job.run_at for job in jobs if job.run_at > now and job.type in handlers), default=None
+    )
+
+
+@contextmanager
+def _clock_at(at: float) -> "Iterator[None]":
+    """Move the clock to a Unix time, from where it goes on."""
+    try:
+        import freezegun
+    except ImportError:
+        raise QueueError(
+            "there are jobs for later, and moving the clock takes freezegun: pip install"
+            " 'dbbasic-queue[test]'; until=0 leaves them"
+        ) from None
+    from datetime import datetime, timezone
+
+    freezegun.configure(extend_ignore_list=["filelock"])  # its time-outs go on
+    moved = datetime.fromtimestamp(at, timezone.utc)
+    with freezegun.freeze_time(moved, tick=True, real_asyncio=True):
+        yield
+
+
+def assert_enqueued(
+    job_type: "Any",
+    *,
+    payload: "Any" = _ANY,
+    queue: str | None = None,
+    times: int | None = None,
+    where: "Callable[[Job], object] | None" = None,
+    queue_file: Queue | None = None,
+) -> list[Job]:
+    """Check that jobs of this type were enqueued, whatever became of them, and return them.
+
+    `job_type` is a text or a task.  `payload` is compared as JSON, `queue` is the label; `where` is
+    asked about each job.  `times=None`: at least one.  AssertionError says what the file has.
+    """
+    file = queue_here(queue_file)
+    found = _matching(file, job_type, payload, queue, where)
+    if (len(found) != times) if times is not None else not found:
+        often = "no job" if not found else f"{len(found)} jobs instead of {times}"
+        raise AssertionError(f"{often} with {_asked(job_type, payload, queue)}; {_content(file)}")
+    return found
+
+
+def assert_not_enqueued(
+    job_type: "Any" = None,
+    *,
+    payload: "Any" = _ANY,
+    queue: str | None = None,
+    where: "Callable[[Job], object] | None" = None,
+    queue_file: Queue | None = None,
+) -> None:
+    """Check that no job of this type was enqueued; of None, that no job was."""
+    file = queue_here(queue_file)
+    found = _matching(file, job_type, payload, queue, where)
+    if found:
+        asked = _asked(job_type, payload, queue)
+        raise AssertionError(f"{len(found)} jobs with {asked}; {_content(file)}")
+
+
+def _matching(
+    file: Queue,
+    job_type: "Any",
+    payload: "Any",
+    queue: str | None,
+    where: "Callable[[Job], object] | None",
+) -> list[Job]:
+    return [
+        job
+        for job in file.jobs(type=_name(job_type), queue=queue)
+        if (payload is _ANY or job.payload == payload) and (where is None or where(job))
+    ]
+
+
+def _name(job_type: "Any") -> str | None:
+    """Return a type's text, of a task its name."""
+    return job_type if job_type is None or isinstance(job_type, str) else job_type.name
+
+
+def _asked(job_type: "Any", payload: "Any", queue: str | None) -> str:
+    asked = {"type": _name(job_type), "queue": queue, "payload": payload}
+    return " ".join(f"{key}={value!r}" for key, value in asked.items() if value not in (None, _ANY))
+
+
+def _content(file: Queue) -> str:
+    """Return what the file has, for the text of an assertion."""
+    lines = [
+        f"{job.type} {job.status} queue={job.queue!r} payload={job.payload!r:.200}"
+        for job in file.jobs(limit=_SHOWN + 1)
+    ]
+    more = ["…"] if len(lines) > _SHOWN else []
+    return "\n  ".join([f"{file.path} has {'these' if lines else 'none'}", *lines[:_SHOWN], *more])
