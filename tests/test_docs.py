@@ -1,6 +1,7 @@
 """The README keeps its word: what it shows runs, what it names is there, what is there it names.
 
-In the README, `python` and `sh` blocks of one section are run in their order, in one fresh folder.
+In the README and the long pages, `python` and `sh` blocks of one section are run in their order, in
+one fresh folder.
 A Python block whose first line is a comment such as `# worker.py` is written to that file; one
 called `# test_….py` is given to pytest too. The other Python blocks of a section share their names.
 """
@@ -25,7 +26,8 @@ from dbbasic_queue import Queue, QueueError, enqueue, errors, process_jobs
 from dbbasic_queue.cli.arguments import parser
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["README.md", "dbbasic_queue/README.md", "examples/README.md"]
+LONG_PAGES = ["examples/running.md", "examples/coming_from.md"]
+PAGES = ["README.md", "dbbasic_queue/README.md", "examples/README.md", *LONG_PAGES]
 INSTALL = "python3 -m venv .venv && .venv/bin/pip install -q"
 COMMANDS = [
     f"{INSTALL} . && .venv/bin/python examples/quickstart.py",
@@ -98,9 +100,9 @@ def blocks_of(text):
     return found
 
 
-BLOCKS = blocks_of(README)
+BLOCKS = [block for name in ("README.md", *LONG_PAGES) for block in blocks_of(page(name))]
 RUNNABLE = [block for block in BLOCKS if block.language in ("python", "sh")]
-CHECKED = {"The first job", "Every day", "In a handler, and around it", "Running it"}  # by name
+CHECKED = {"The first job", "Every day", "In a handler, and around it", "Upkeep"}  # by name
 OTHERS = sorted({block.section for block in RUNNABLE} - CHECKED)
 
 
@@ -206,7 +208,7 @@ def test_a_handler_ends_as_its_comments_say(drive):
 
 @pytest.mark.skipif(not shutil.which("flock"), reason="needs flock(1)")
 def test_the_upkeep_restores_the_queue_and_renames_a_type(drive):
-    drive(section_blocks("Running it"))
+    drive(section_blocks("Upkeep"))
 
     assert [(job.type, job.status) for job in Queue().jobs()] == [("welcome", "pending")]
 
