@@ -352,6 +352,23 @@ def test_a_thousand_jobs_are_added_in_order_and_all_run():
     assert [job.result["sent_to"] for job in Queue().jobs()] == list(range(1, 1001))
 
 
+# Tests of a program
+
+
+def test_the_tests_of_a_program_that_enqueues_pass():
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+
+    done = subprocess.run(
+        [*words, str(EXAMPLES / "test_signup.py")],
+        env=surroundings(PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+
+    assert "3 passed" in done.stdout, done.stdout + done.stderr
+
+
 # Payment
 
 
