@@ -15,7 +15,7 @@ from .errors import BadArgument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from .edit import Edit
     from .job import Job
@@ -39,13 +39,15 @@ class Condition:
 
 
 class GroupCount:
-    """The members of a group: how many there are, are completed, are failed or cancelled."""
+    """The members of a group: whether there are any, whether some have not finished, and how many
+    are failed or cancelled.
+    """
 
-    __slots__ = ("all", "notok", "ok")
+    __slots__ = ("any", "notok", "open")
 
-    def __init__(self, all: int, ok: int, notok: int) -> None:
-        self.all = all
-        self.ok = ok
+    def __init__(self, any: bool, open: bool, notok: int) -> None:
+        self.any = any
+        self.open = open
         self.notok = notok
 
 
@@ -137,21 +139,38 @@ def _ids_state(condition: Condition, status_of: "Callable[[str], str | None]") -
 
 
 def _group_state(condition: Condition, members: GroupCount) -> str:
-    finished = members.ok + members.notok == members.all
     if condition.word == "any":
-        return MET if finished else OPEN
-    if not members.all:
+        return OPEN if members.open else MET
+    if not members.any:
         return NEVER
-    if condition.word == "ok":
-        if members.notok > condition.allowed:
-            return NEVER
-        return MET if finished else OPEN
     if members.notok > condition.allowed:
-        return MET
-    return NEVER if finished else OPEN
+        return NEVER if condition.word == "ok" else MET
+    if members.open:
+        return OPEN
+    return MET if condition.word == "ok" else NEVER
 
 
 # --- in an edit
+
+
+def count(edit: "Edit", group: str) -> GroupCount:
+    """Count the members of a group, with a look at few of its rows.
+
+    Those that went wrong are found by their status; one that has not finished is mostly the last.
+    """
+    cell = group.encode()
+
+    def among(rows: "Iterable[Job]") -> "Iterator[Job]":
+        for job in rows:
+            if job.raw("group") == cell and not names(job.cell("after"), group):
+                yield job
+
+    wrong = among(edit.rows((b"\tfailed\t", b"\tcancelled\t")))
+    notok = sum(job.status in ("failed", "cancelled") for job in wrong)
+    every = among(edit.last_rows(b"\t%b\t" % cell))
+    first = next(every, None)
+    open = first is not None and (not first.finished or any(not job.finished for job in every))
+    return GroupCount(first is not None, open, notok)
 
 
 def refuse_unknown(edit: "Edit", jobs: "list[Job]") -> None:
@@ -168,7 +187,7 @@ def refuse_unknown(edit: "Edit", jobs: "list[Job]") -> None:
                 if id not in ids and edit.status_of(id) is None:
                     raise BadArgument(f"after={job.after!r:.200}: no job has the id {id}")
             group = condition.group
-            if group and group not in labels and not edit.count_group(group).all:
+            if group and group not in labels and not edit.count_group(group).any:
                 raise BadArgument(f"after={job.after!r:.200}: no job is in the group {group}")
     try:
         TopologicalSorter(graph).prepare()
@@ -194,8 +213,9 @@ def settle(edit: "Edit", waiting: "Iterable[Job] | None" = None) -> "list[Job]":
 
     met: dict[str, Job] = {}
     to_weigh = list(left)
-    while to_weigh:
-        id = to_weigh.pop()
+    later: set[str] = set()  # a group is counted when all else is settled
+    while to_weigh or later:
+        id = to_weigh.pop() if to_weigh else later.pop()
         if id not in left:
             continue
         job = left[id]
@@ -207,7 +227,8 @@ def settle(edit: "Edit", waiting: "Iterable[Job] | None" = None) -> "list[Job]":
             del left[id]
             cells = {"status": "cancelled", "error": reason, "finished_at": time.time()}
             edit.cancelled.append(edit.change(job, **cells))
-            to_weigh += children.get(id, []) + children.get(f"@{job.group}", [])
+            to_weigh += children.get(id, ())
+            later.update(children.get(f"@{job.group}", ()))
     edit.ended = False
     return list(met.values())
 

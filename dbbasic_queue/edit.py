@@ -12,7 +12,7 @@ from .disk import QueueFile
 from .errors import BadArgument, DuplicateId, QueueError, UnknownJob
 from .files import blocks, read_at
 from .job import Job, encode, new_ids, was_made_here
-from .lookup import archived, find_row, lines_with
+from .lookup import archived, find_row, last_lines_with, lines_with
 from .tsv import FINISHED, HEADER, Header, check_column, rehead, row
 
 TYPE_CHECKING = False
@@ -159,16 +159,16 @@ class Edit:
 
     def count_group(self, group: str) -> "after.GroupCount":
         """Count a group's members: the rows with its label whose own `after` does not name it."""
-        found = self._counts.get(group)
-        if found is None:
-            every = ok = notok = 0
-            for job in self.find("group", group):
-                if not after.names(job.cell("after"), group):
-                    every += 1
-                    ok += job.status == "completed"
-                    notok += job.status in ("failed", "cancelled")
-            found = self._counts[group] = after.GroupCount(every, ok, notok)
+        found = self._counts[group] = self._counts.get(group) or after.count(self, group)
         return found
+
+    def last_rows(self, needle: bytes) -> "Iterator[Job]":
+        """Yield what this edit has changed, then the other rows with a needle from the end on."""
+        yield from self.touched()
+        for line in last_lines_with(self._file.fd, self.start, self.size, needle):
+            cells = row(line, self.header)
+            if cells and cells[0] not in self._by_id:
+                yield Job(cells, self.header)
 
     # --- changing
 

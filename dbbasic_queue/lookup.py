@@ -102,6 +102,25 @@ def lines_with(
     return lines
 
 
+def last_lines_with(fd: int, start: int, stop: int, needle: bytes) -> "Iterator[bytes]":
+    """Yield the whole lines between two offsets that hold a needle, the last one first."""
+    reach = 1 << 20
+    while stop > start:
+        begin = max(start, stop - reach)
+        block = read_at(fd, stop - begin, begin)
+        cut = block.find(b"\n") + 1 if begin > start else 0  # before it is a line's end
+        if begin > start and not 0 < cut < len(block):
+            reach *= 2
+            continue
+        at = block.rfind(needle, cut)
+        while at >= 0:
+            first, end = block.rfind(b"\n", 0, at) + 1, block.find(b"\n", at)
+            if end >= 0:
+                yield block[first:end]
+            at = block.rfind(needle, cut, first)
+        stop = begin + cut
+
+
 def month_of(id: str) -> str:
     """Return the month (UTC, YYYY-MM) that an id was made in."""
     return time.strftime("%Y-%m", time.gmtime(int(id[:13], 16) / 1e6))
@@ -190,8 +209,10 @@ def _open(path: str) -> int | None:
         raise QueueError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def jobs(file: "QueueFile", newest: bool = False) -> "Iterator[Job]":
-    """Yield every job as it is now, in the order of the file or from its end."""
+def jobs(file: "QueueFile", newest: bool = False, needle: bytes = b"") -> "Iterator[Job]":
+    """Yield every job as it is now, in the order of the file or from its end; with a needle, those
+    whose line holds it.
+    """
     lines = {}
     folder = os.path.join(file.side, "workers")
     try:
@@ -208,7 +229,7 @@ def jobs(file: "QueueFile", newest: bool = False) -> "Iterator[Job]":
         header = read_header(fd, file.path) or HEADER
         start = len(header.line) + 1
         for line in backwards(fd, start) if newest else forwards(fd, start):
-            cells = row(line, header)
+            cells = row(line, header) if needle in line else None
             if cells is None:
                 continue
             job = Job(cells, header)

@@ -120,7 +120,7 @@ def _met(file: Queue, cells: set[str]) -> set[str]:
         for condition in _conditions(cell):
             ids.update(dict.fromkeys(condition.ids))
             if condition.group:
-                groups[condition.group] = after.GroupCount(0, 0, 0)
+                groups[condition.group] = after.GroupCount(any=False, open=False, notok=0)
     if not ids and not groups:
         return set()
     for job in file.jobs():
@@ -128,8 +128,8 @@ def _met(file: Queue, cells: set[str]) -> set[str]:
             ids[job.id] = job.status
         members = groups.get(job.group or "")
         if members and not after.names(job.cell("after"), job.group or ""):
-            members.all += 1
-            members.ok += job.status == "completed"
+            members.any = True
+            members.open = members.open or not job.finished
             members.notok += job.status in ("failed", "cancelled")
     for id in [id for id, status in ids.items() if status is None]:
         found = file.get(id)  # archived, perhaps

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from freezegun import freeze_time
 
-from dbbasic_queue import current_job
+from dbbasic_queue import after, current_job
 from dbbasic_queue.errors import BadArgument
 from dbbasic_queue.tsv import STATUSES
 
@@ -512,3 +512,31 @@ def test_a_worker_tells_its_listeners_whom_it_cancelled(queue):
     tick(queue, listeners=[lambda event, job: told.append((event, job.id))])
 
     assert told == [("started", parent), ("failed", parent), ("cancelled", child)]
+
+
+def test_the_last_rows_of_a_group_are_read_from_the_end_of_a_long_file(queue):
+    long = "x" * (700 << 10)
+    for number in range(6):
+        queue.enqueue("run", [number, long], group="g" if number % 2 else "h")
+    queue.enqueue("last", after="ok:@g")
+
+    with queue.edit() as e:
+        e.change(next(e.scan()), priority=1)
+        found = [job.payload[0] for job in e.last_rows(b"\tg\t") if job.type == "run"]
+
+    assert found == [0, 5, 3, 1]  # what was changed comes first
+
+
+def test_a_long_row_of_cancellations_counts_a_group_once(queue, monkeypatch):
+    queue.enqueue_many([{"job_type": "run", "group": "g"} for _ in range(2)])
+    first = queue.enqueue("run")
+    queue.enqueue_many([{"job_type": "run", "after": first, "group": "g"} for _ in range(50)])
+    queue.enqueue("last", after="ok:@g")
+    counted = []
+    real = after.count
+    monkeypatch.setattr(after, "count", lambda *given: counted.append(1) or real(*given))
+
+    queue.cancel(first)
+
+    assert [job.status for job in queue.jobs(type="last")] == ["cancelled"]
+    assert len(counted) <= 3

@@ -103,7 +103,9 @@ def test_every_example_has_a_test_here_or_next_door():
     source = "".join(path.read_text(encoding="utf-8") for path in tests)
     files = [path.name for path in EXAMPLES.iterdir() if path.is_file()]
 
-    assert [name for name in files if not re.search(rf'"(?:examples/)?{re.escape(name)}"', source)] == []
+    assert [
+        name for name in files if not re.search(rf'"(?:examples/)?{re.escape(name)}"', source)
+    ] == []
 
 
 def test_the_folders_readme_has_a_line_for_every_example_and_no_other():
@@ -350,6 +352,28 @@ def test_a_thousand_jobs_are_added_in_order_and_all_run():
     assert printed.startswith("1000 jobs added")
     assert "{'completed': 1000}" in printed
     assert [job.result["sent_to"] for job in Queue().jobs()] == list(range(1, 1001))
+
+
+# Jobs that know each other
+
+
+def test_a_chain_runs_to_its_end_and_another_one_to_its_failure():
+    printed, _ = run("chain.py")
+
+    assert "ETL of orders: step 3 of 3, 100 %, ok" in printed
+    assert "   load failed ConnectionError: no such warehouse" in printed
+    assert [job.result for job in Queue().jobs(type="report", status="completed")] == [
+        "load: ConnectionError: no such warehouse"
+    ]
+
+
+def test_a_batch_grows_while_it_runs_and_a_release_waits_for_its_parts():
+    printed, _ = run("batch.py")
+
+    assert "pictures of Ana: 40 %, 6 pending" in printed
+    assert "pictures of Ana: 100 %, 10 completed, 1 failed" in printed
+    assert printed.endswith("runs checkout\nruns test\nruns build\nruns release\nreleased\n")
+    assert next(Queue().jobs(type="gallery")).result == "10 pictures, without ['broken.png']"
 
 
 # Tests of a program

@@ -1,0 +1,282 @@
+"""Jobs that share a label: added in one append, counted and read again.
+
+Chains and batches are made of it.  A member is a row of the group whose own `after` does not name
+the group; the others, which wait for it, are its callbacks.
+"""
+
+import json
+import os
+import time
+
+from .after import names
+from .beside import is_folder, open_regular
+from .errors import BadArgument, QueueError, UnknownJob
+from .files import blocks, read_header
+from .here import current_job
+from .job import Job, new_id
+from .log import tell
+from .lookup import jobs, lines_with, month_of
+from .new import new_jobs
+from .queue import Queue
+from .tsv import row
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    # (type, payload), (type, payload, run_at), or a mapping of enqueue's arguments.
+    Item = tuple[Any, ...] | dict[str, Any]
+
+ABOUT = "about"  # the column of a group's name, and of how many of its members may go wrong
+_LONGEST = 200  # characters of a name
+
+
+class Group:
+    """What a group was when it was asked for: how many members it had, and what became of them.
+
+    `total` = `pending` + `processing` + `completed` + `failed` + `cancelled`; members that have
+    been archived count too.  `allow_failures`: how many may be failed or cancelled.
+    """
+
+    def __init__(self, id: str, queue: Queue, found: "Iterable[Job] | None" = None) -> None:
+        self.id = id
+        self.name: str | None = None
+        self.allow_failures = 0
+        self.total = self.pending = self.processing = 0
+        self.completed = self.failed = self.cancelled = 0
+        self._queue = queue
+        self._count(rows(queue, id) if found is None else found)
+
+    def _count(self, found: "Iterable[Job]") -> None:
+        for job in found:
+            if about := job.cell(ABOUT):
+                self._read(about)
+            if not is_callback(job):
+                self.total += 1
+                setattr(self, job.status, getattr(self, job.status) + 1)
+
+    def _read(self, about: str) -> None:
+        try:
+            said = json.loads(about)
+            self.name, self.allow_failures = said["name"], int(said["allow_failures"])
+        except (ValueError, TypeError, KeyError):
+            return  # somebody else's column, or changed by hand
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id}: {self.processed} of {self.total}>"
+
+    @property
+    def processed(self) -> int:
+        """How many have finished: completed, failed or cancelled."""
+        return self.completed + self.failed + self.cancelled
+
+    @property
+    def progress(self) -> int:
+        """Return how many percent have finished, 0 to 100."""
+        return 100 * self.processed // self.total if self.total else 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether no member will run any more."""
+        return self.processed == self.total
+
+    @property
+    def ok(self) -> bool:
+        """Whether all have finished, and no more than allowed went wrong."""
+        return self.finished and self.failed + self.cancelled <= self.allow_failures
+
+    def jobs(self) -> "Iterator[Job]":
+        """Yield the members as they are now, in the order they were added."""
+        return members(self._queue, self.id)
+
+    def failed_jobs(self) -> "Iterator[Job]":
+        """Yield the members that are failed now, with their errors."""
+        return (job for job in self.jobs() if job.status == "failed")
+
+
+def label(kind: str) -> str:
+    """Return the label of a new group, which tells when it was made."""
+    return f"{kind}-{new_id()}"
+
+
+def items(jobs: "Iterable[Item]", what: str) -> "list[dict[str, Any]]":
+    """Return the arguments of `enqueue` for each; BadArgument when there are none."""
+    found = [as_arguments(one, what) for one in jobs]
+    if not found:
+        raise BadArgument(f"{what} of no jobs")
+    return found
+
+
+def as_arguments(item: "Item", what: str) -> "dict[str, Any]":
+    """Return the arguments of `enqueue` of one item, which may not name a group itself."""
+    if isinstance(item, dict):
+        given = dict(item)
+    elif isinstance(item, tuple) and 1 <= len(item) <= 3:
+        given = dict(zip(("job_type", "payload", "run_at"), item, strict=False))
+    else:
+        raise BadArgument(
+            f"{what}: {item!r:.200} is neither (type, payload), (type, payload, run_at) nor a"
+            " mapping of enqueue's arguments"
+        )
+    if given.get("group"):
+        raise BadArgument(f"{what}: group={given['group']!r:.80}: the group is made here")
+    return given
+
+
+def callbacks(group: str, allowed: int, **given: "Item | None") -> "list[dict[str, Any]]":
+    """Return the jobs that wait for a group: `then`, `catch`, `finally_`, as far as there are."""
+    more = f"~{allowed}" if allowed else ""
+    conditions = {
+        "then": f"ok:@{group}{more}",
+        "catch": f"notok:@{group}{more}",
+        "finally_": f"any:@{group}",
+    }
+    made = []
+    for name, item in given.items():
+        if item is not None:
+            job = as_arguments(item, f"{name}=")
+            if job.get("after"):
+                raise BadArgument(f"{name}= waits for the others; it cannot have an after=")
+            made.append(job | {"after": conditions[name], "group": group})
+    return made
+
+
+def about(name: "str | None", allow_failures: int = 0) -> "dict[str, str]":
+    """Return the column that says what a group is called and what it allows; {} for neither."""
+    if name is not None and not (isinstance(name, str) and 0 < len(name) <= _LONGEST):
+        raise BadArgument(f"name={name!r:.80}: a name is a text of 1 to {_LONGEST} characters")
+    if type(allow_failures) is not int or allow_failures < 0:
+        raise BadArgument(f"allow_failures={allow_failures!r:.80} is no number of at least 0")
+    if name is None and not allow_failures:
+        return {}
+    said = {"name": name, "allow_failures": allow_failures}
+    return {ABOUT: json.dumps(said, ensure_ascii=False)}
+
+
+def with_columns(arguments: "dict[str, Any]", columns: "dict[str, str]") -> "dict[str, Any]":
+    return arguments | {"columns": {**arguments.get("columns", {}), **columns}}
+
+
+def add(queue: Queue, given: "list[dict[str, Any]]") -> "list[Job]":
+    """Add jobs in one append and return them."""
+    made = list(new_jobs(given))
+    with queue.edit() as e:
+        e.add_all(made)
+    tell(queue.listeners, "enqueued", made)
+    return made
+
+
+# --- reading
+
+
+def rows(queue: Queue, group: str) -> "Iterator[Job]":
+    """Yield each row of a group as it is now, archived ones first."""
+    needle = b"\t%b\t" % group.encode()
+    seen = set()
+    for job in _archived(queue, needle, group):
+        if job.cell("group") == group and job.id not in seen:
+            seen.add(job.id)
+            yield job
+    for job in jobs(queue.file, needle=needle):
+        if job.cell("group") == group and job.id not in seen:
+            yield job
+
+
+def _archived(queue: Queue, needle: bytes, group: str) -> "Iterator[Job]":
+    """Yield the rows with a needle in the archives since a group was made."""
+    folder = os.path.join(queue.file.side, "archive")
+    if not is_folder(folder):
+        return
+    try:
+        since = month_of(group.rpartition("-")[2])
+    except (ValueError, OverflowError, OSError):
+        since = ""  # a label that was not made here
+    for name in sorted(os.listdir(folder)):
+        if name < since or not name.endswith(".tsv"):
+            continue
+        path = os.path.join(folder, name)
+        try:
+            fd = open_regular(path, os.O_RDONLY)
+            try:
+                header = read_header(fd, path)
+                for _, block in blocks(fd, len(header.line) + 1) if header else ():
+                    for begin, end in sorted(lines_with(block, (needle,))):
+                        cells = row(block[begin:end], header) if header else None
+                        if cells and header:
+                            yield Job(cells, header)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise QueueError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def members(queue: Queue, group: str) -> "Iterator[Job]":
+    """Yield the members of a group as they are now."""
+    return (job for job in rows(queue, group) if not is_callback(job))
+
+
+def is_callback(job: Job) -> bool:
+    """Whether a row waits for the group whose label it has."""
+    return names(job.after or "", job.group or "")
+
+
+def group_here() -> str:
+    """Return the label of the job that runs here; BadArgument when it has none."""
+    job = current_job()
+    if job.group is None:
+        raise BadArgument(f"job {job.id} of type {job.type} belongs to no group")
+    return job.group
+
+
+# --- changing
+
+
+def append(
+    queue: Queue, group: str, given: "list[dict[str, Any]]", *, in_a_row: bool = False
+) -> list[str]:
+    """Add members to a group that has not finished, in one edit; `in_a_row` one after the other.
+
+    UnknownJob when there is no such group, BadArgument when it has finished.
+    """
+    made = list(new_jobs(one | {"group": group} for one in given))
+    with queue.edit() as e:
+        found = [job for job in e.find("group", group) if not is_callback(job)]
+        if not found:
+            raise UnknownJob(f"{queue.path}: no job is in the group {group!r:.120}")
+        if all(job.finished for job in found):
+            raise BadArgument(f"{queue.path}: {group} has finished: nothing can be added")
+        if in_a_row:
+            last, ids = found[-1].id, []
+            for job in made:
+                made_after = f"{job.after} ok:{last}" if job.after else f"ok:{last}"
+                last = e.add(job.replace(after=made_after))
+                ids.append(last)
+        else:
+            ids = e.add_all(made)
+    tell(queue.listeners, "enqueued", e.added)
+    return ids
+
+
+def cancel(queue: Queue, group: str) -> int:
+    """Cancel the pending members of a group, and what waits for more than its end.
+
+    Return how many members were cancelled.  UnknownJob when there is no such group.
+    """
+    count = 0
+    with queue.edit() as e:
+        found = list(e.find("group", group))
+        if not found:
+            raise UnknownJob(f"{queue.path}: no job is in the group {group!r:.120}")
+        ended = {
+            "status": b"cancelled",
+            "finished_at": b"%.3f" % time.time(),
+            "error": b"its group was ended",
+        }
+        for job in found:
+            callback = is_callback(job)
+            if job.status == "pending" and (job.after != f"any:@{group}" or not callback):
+                e.cancelled.append(e.set(job, ended))
+                count += not callback
+    tell(queue.listeners, "cancelled", e.cancelled)
+    return count

@@ -1,0 +1,285 @@
+"""Batches and workflows: added at once, counted from rows, followed by jobs, cancelled, extended."""
+
+import itertools
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from dbbasic_queue import Queue, QueueError, batch, current_job
+from dbbasic_queue.batch import (
+    Batch,
+    append,
+    cancel_batch,
+    enqueue_batch,
+    enqueue_workflow,
+    get_batch,
+)
+from dbbasic_queue.errors import BadArgument, UnknownJob
+
+
+def boom(payload):
+    raise ValueError("boom")
+
+
+HANDLERS = {"good": lambda payload: payload, "bad": boom, "then": len, "catch": len, "last": len}
+CALLBACKS = {"then": ("then", "then"), "catch": ("catch", "catch"), "finally_": ("last", "last")}
+
+
+def add(queue, *types, **options):
+    return enqueue_batch(
+        [(type, number) for number, type in enumerate(types)], queue_file=queue, **options
+    )
+
+
+def ends(queue):
+    """The statuses of the callbacks by their types."""
+    return {job.type: job.status for job in queue.jobs() if job.type in ("then", "catch", "last")}
+
+
+def figures(found):
+    return {
+        name: getattr(found, name)
+        for name in ("total", "processed", "failed", "progress", "finished", "ok")
+    }
+
+
+def test_a_batch_is_added_at_once_and_counted_from_its_rows(queue):
+    made = add(queue, "good", "good", "bad", name="Zürich images")
+    queue.process_jobs(HANDLERS, max_attempts=1, max_jobs=1)
+    half = get_batch(made.id, queue_file=queue)
+    queue.process_jobs(HANDLERS, max_attempts=1)
+    whole = get_batch(made.id, queue_file=queue)
+
+    assert (made.total, made.pending, made.name) == (3, 3, "Zürich images")
+    assert figures(half) == {
+        "total": 3, "processed": 1, "failed": 0, "progress": 33, "finished": False, "ok": False,
+    }  # fmt: skip
+    assert figures(whole) == {
+        "total": 3, "processed": 3, "failed": 1, "progress": 100, "finished": True, "ok": False,
+    }  # fmt: skip
+    assert (whole.name, whole.pending, whole.completed) == ("Zürich images", 0, 2)
+    assert [job.error for job in whole.failed_jobs()] == ["ValueError: boom"]
+    assert [job.payload for job in whole.jobs()] == [0, 1, 2]
+
+
+def test_then_and_finally_run_when_all_have_completed(queue):
+    add(queue, "good", "good", **CALLBACKS)
+
+    queue.process_jobs(HANDLERS)
+
+    assert ends(queue) == {"then": "completed", "catch": "cancelled", "last": "completed"}
+
+
+def test_catch_and_finally_run_when_one_has_failed(queue):
+    add(queue, "good", "bad", **CALLBACKS)
+
+    queue.process_jobs(HANDLERS, max_attempts=1)
+
+    assert ends(queue) == {"then": "cancelled", "catch": "completed", "last": "completed"}
+
+
+@pytest.mark.parametrize("failures,ok", [(1, True), (2, True), (3, False)])
+def test_as_many_may_fail_as_were_allowed(queue, failures, ok):
+    made = add(queue, *["bad"] * failures, "good", allow_failures=2, **CALLBACKS)
+
+    queue.process_jobs(HANDLERS, max_attempts=1)
+
+    assert get_batch(made.id, queue_file=queue).ok == ok
+    assert get_batch(made.id, queue_file=queue).allow_failures == 2
+    assert ends(queue) == {
+        "then": "completed" if ok else "cancelled",
+        "catch": "cancelled" if ok else "completed",
+        "last": "completed",
+    }
+
+
+def test_what_follows_reads_the_results_and_the_errors_of_the_batch(queue):
+    add(queue, "good", "bad", "good", allow_failures=1, then=("sum", None), finally_=("say", None))
+    handlers = HANDLERS | {
+        "sum": lambda payload: sum(batch.results()),
+        "say": lambda payload: [job.error for job in batch.failed_jobs()],
+    }
+
+    queue.process_jobs(handlers, max_attempts=1)
+
+    results = {job.type: job.result for job in queue.jobs()}
+    assert (results["sum"], results["say"]) == (2, ["ValueError: boom"])
+
+
+def test_what_is_asked_about_the_batch_of_a_job_without_one_is_an_error(queue):
+    queue.enqueue("alone")
+
+    queue.process_jobs({"alone": lambda payload: list(batch.results())}, max_attempts=1)
+
+    assert "belongs to no group" in next(queue.jobs()).error
+    with pytest.raises(BadArgument):
+        batch.failed_jobs()
+
+
+def test_a_cancelled_batch_runs_nothing_more_but_what_comes_finally(queue):
+    made = add(queue, "good", "good", "good", **CALLBACKS)
+    queue.process_jobs(HANDLERS, max_jobs=1)
+
+    cancelled = cancel_batch(made.id, queue_file=queue), cancel_batch(made.id, queue_file=queue)
+    queue.process_jobs(HANDLERS)
+
+    assert cancelled == (2, 0)
+    assert get_batch(made.id, queue_file=queue).cancelled == 2
+    assert ends(queue) == {"then": "cancelled", "catch": "cancelled", "last": "completed"}
+
+
+def test_jobs_are_added_to_a_batch_that_runs_and_its_end_waits_for_them(queue):
+    made = add(queue, "grow", "good", **CALLBACKS)
+
+    def grow(payload):
+        return append(current_job().group, [("good", 7), {"job_type": "good", "priority": -1}])
+
+    queue.process_jobs(HANDLERS | {"grow": grow})
+
+    assert get_batch(made.id, queue_file=queue).completed == 4
+    assert ends(queue)["then"] == "completed"
+    then = next(job for job in queue.jobs() if job.type == "then")
+    assert all(job.finished_at <= then.started_at for job in queue.jobs(type="good"))
+
+
+def test_nothing_is_added_to_a_batch_that_has_finished_or_is_none(queue):
+    made = add(queue, "good")
+    queue.process_jobs(HANDLERS)
+
+    with pytest.raises(BadArgument, match="has finished"):
+        append(made.id, [("good", 1)], queue_file=queue)
+    with pytest.raises(UnknownJob, match="batch-0"):
+        append("batch-0", [("good", 1)], queue_file=queue)
+    with pytest.raises(UnknownJob, match="batch-0"):
+        cancel_batch("batch-0", queue_file=queue)
+    assert get_batch("batch-0", queue_file=queue) is None
+    assert len(list(queue.jobs())) == 1
+
+
+def test_archived_jobs_of_a_batch_are_counted_too(queue):
+    made = add(queue, "good", "bad", "good", name="images")
+    queue.process_jobs(HANDLERS, max_attempts=1)
+    queue.archive(0)
+
+    found = get_batch(made.id, queue_file=queue)
+
+    assert list(queue.jobs()) == []
+    assert (found.name, found.total, found.completed, found.failed) == ("images", 3, 2, 1)
+
+
+@pytest.mark.parametrize(
+    "jobs,options,named",
+    [
+        ([], {}, "no jobs"),
+        (["good"], {}, "'good'"),
+        ([("good", 1, None, 4)], {}, "4"),
+        ([("no type",)], {}, "no type"),
+        ([("good", {1})], {}, "payload"),
+        ([{"job_type": "good", "group": "mine"}], {}, "mine"),
+        ([("good",)], {"name": ""}, "name=''"),
+        ([("good",)], {"name": 7}, "name=7"),
+        ([("good",)], {"name": "x" * 201}, "200"),
+        ([("good",)], {"allow_failures": -1}, "allow_failures=-1"),
+        ([("good",)], {"then": "then"}, "then="),
+        ([("good",)], {"catch": {"job_type": "catch", "after": "0" * 16}}, "catch="),
+    ],
+)
+def test_a_wrong_batch_is_refused_and_nothing_is_added(queue, jobs, options, named):
+    with pytest.raises(BadArgument, match=re.escape(named)):
+        enqueue_batch(jobs, queue_file=queue, **options)
+
+    assert not Path(queue.path).exists()
+
+
+def test_a_column_of_somebody_else_does_not_disturb(queue):
+    made = add(queue, "good", name="images")
+    with queue.edit() as e:
+        e.change(next(e.scan()), about="{not ours")
+
+    assert get_batch(made.id, queue_file=queue).name is None
+
+
+def test_listeners_are_told_of_each_row(queue):
+    told = []
+    listening = Queue(queue.path, sync="off", listeners=[lambda event, job: told.append(event)])
+
+    made = add(listening, "good", "good", then=("then", 1))
+    append(made.id, [("good", 1)], queue_file=listening)
+    cancel_batch(made.id, queue_file=listening)
+
+    assert told == ["enqueued"] * 4 + ["cancelled"] * 4
+
+
+# --- workflows
+
+
+def test_a_workflow_runs_along_its_graph(queue):
+    order = []
+    handlers = {"step": lambda payload: order.append(payload)}
+    jobs = {name: ("step", name) for name in "dcba"}
+
+    made = enqueue_workflow(
+        jobs, {"d": ["b", "c"], "b": ["a"], "c": "a"}, name="diamond", queue_file=queue
+    )
+    queue.process_jobs(handlers)
+
+    assert order[0] == "a" and order[3] == "d" and set(order) == set("abcd")
+    assert get_batch(made.id, queue_file=queue).ok
+    assert [job.payload for job in made.jobs()] == list("dcba")
+
+
+@pytest.mark.parametrize(
+    "after,named",
+    [
+        ({"b": ["nobody"]}, "nobody"),
+        ({"nobody": ["a"]}, "nobody"),
+        ({"a": ["b"], "b": ["a"]}, "wait for each other"),
+        ({"a": ["a"]}, "wait for each other"),
+    ],
+)
+def test_a_graph_that_cannot_be_is_refused(queue, after, named):
+    with pytest.raises(QueueError, match=named):
+        enqueue_workflow({"a": ("step",), "b": ("step",)}, after, queue_file=queue)
+
+    assert not list(queue.jobs())
+
+
+def test_random_workflows_end_as_their_graphs_say(queue):
+    chance = random.Random(6)
+    wanted = {}
+    for _ in range(30):
+        names = [f"n{number}" for number in range(chance.randrange(1, 8))]
+        fails = {name: chance.random() < 0.25 for name in names}
+        after = {
+            name: [one for one in names[:number] if chance.random() < 0.4]
+            for number, name in enumerate(names)
+        }
+        jobs = {name: ("bad" if fails[name] else "good", name) for name in names}
+        allowed = chance.randrange(3)
+        made = enqueue_workflow(jobs, after, allow_failures=allowed, queue_file=queue, **CALLBACKS)
+        ends = {}
+        for name in names:
+            runs = all(ends[one] == "completed" for one in after[name])
+            ends[name] = ("failed" if fails[name] else "completed") if runs else "cancelled"
+        ok = sum(end != "completed" for end in ends.values()) <= allowed
+        wanted[made.id] = (
+            *ends.values(),
+            "completed" if ok else "cancelled",
+            "cancelled" if ok else "completed",
+            "completed",
+        )
+
+    queue.process_jobs(HANDLERS, max_attempts=1)
+
+    by_group = itertools.groupby(queue.jobs(), lambda job: job.group)
+    assert {id: tuple(job.status for job in rows) for id, rows in by_group} == wanted
+
+
+def test_a_batch_of_many_makes_no_long_row(queue):
+    made = add(queue, *["good"] * 3000, name="many", **CALLBACKS)
+
+    lines = Path(queue.path).read_bytes().splitlines()
+    assert max(map(len, lines)) < 250
+    assert isinstance(made, Batch) and made.total == 3000
