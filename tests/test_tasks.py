@@ -889,6 +889,20 @@ def test_a_tasks_layer_may_end_the_run_in_its_own_way(tasks, queue, run):
     assert queue.get(id).result == 2
 
 
+def test_a_plain_layer_around_an_async_task_gets_its_result(tasks, queue, run):
+    def doubling(job, call_next):
+        return 2 * call_next(job)
+
+    @tasks.task(middleware=[doubling])
+    async def count():
+        return 21
+
+    id = count.enqueue()
+    run()
+
+    assert queue.get(id).result == 42
+
+
 # Around it
 
 
