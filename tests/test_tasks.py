@@ -235,6 +235,15 @@ def test_using_again_keeps_what_was_said_before(tasks, queue):
     assert 59 <= job.run_at - time.time() <= 61
 
 
+def test_using_may_be_given_ids_that_can_be_read_once(send, queue):
+    parents = [send.enqueue("a"), send.enqueue("b")]
+
+    last = send.using(after=iter(parents))
+
+    ids = [last.enqueue("c"), last.enqueue("d")]
+    assert [queue.get(id).after for id in ids] == [f"ok:{parents[0]},{parents[1]}"] * 2
+
+
 def test_a_task_may_have_a_queue_file_of_its_own(tasks, tmp_path):
     one, two = Queue(tmp_path / "one.tsv"), Queue(tmp_path / "two.tsv")
 

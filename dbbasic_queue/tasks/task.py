@@ -112,6 +112,8 @@ class Task(Generic[P, R]):
         queue_file: Queue | None = None,
     ) -> "Task[P, R]":
         """Return this task with other arguments of enqueue; None leaves one as it was."""
+        if after is not None and not isinstance(after, str) and hasattr(after, "__iter__"):
+            after = list(after)  # read more than once
         given = {
             "run_at": run_at, "queue": queue, "priority": priority, "max_attempts": max_attempts,
             "timeout": timeout, "backoff": backoff, "after": after, "group": group,
