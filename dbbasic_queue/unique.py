@@ -67,7 +67,8 @@ def enqueue_unique(
 
     `also`: mappings of enqueue's arguments; these jobs are added in front of this one, in the same
     edit, or not at all where the key is held.  The other arguments are those of `enqueue`, as are
-    the errors.  A look for a key reads the whole file: some 20 ms for 100,000 jobs.
+    the errors.  A look for a key reads the whole file, some 10 ms for 100,000 jobs; longer where
+    many rows hold the key as the whole of another cell, as they do 0 or 1.
     """
     file = queue_here(queue_file)
     text = _checked(key(payload) if callable(key) else key)
