@@ -393,6 +393,42 @@ def test_the_tests_of_a_program_that_enqueues_pass():
     assert "3 passed" in done.stdout, done.stdout + done.stderr
 
 
+# Tasks and unique keys
+
+
+def test_tasks_are_called_enqueued_checked_and_told_of():
+    printed, _ = run("tasks.py")
+
+    refused, *greeted = printed.splitlines()[1:6]
+    assert printed.startswith("Hello, Ana!\n")
+    assert refused == (
+        "refused: task greet: its argument greeting is not JSON: Object of type set is not JSON"
+        " serializable"
+    )
+    assert greeted == ["Hello, Cleo!", "Good morning, Ben!", "Hello, Eva!", "Hello, Finn!"]
+    assert printed.splitlines()[6:] == [
+        "order A-1002 was not paid: the card was declined",
+        "{'day': '2026-11-22', 'orders': 17}",
+        "1 cancelled",
+        "7 completed",
+        "1 failed",
+        "1 pending",
+    ]
+
+
+def test_what_many_ask_for_is_done_once():
+    printed, _ = run("unique.py")
+
+    assert printed.splitlines() == [
+        "document 7 is indexed",
+        "document 8 is indexed",
+        "the orders are counted",
+        "True {'orders': 17}",
+        "{'draft': 'Hello'}",
+        "{'completed': 3, 'pending': 1}",
+    ]
+
+
 # Payment
 
 
