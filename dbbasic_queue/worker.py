@@ -47,14 +47,11 @@ def work(queue: Queue, options: Options) -> None:
     there.
     """
     worker = Worker(queue, options)
-    token = working.set(queue)
-    try:
-        with worker.stop:
+    with worker.stop:
+        try:
             worker.work()
-    except OSError as error:
-        raise QueueError(f"{queue.path}: this tick ends: {error.strerror}") from error
-    finally:
-        working.reset(token)
+        except OSError as error:
+            raise QueueError(f"{queue.path}: this tick ends: {error.strerror}") from error
     worker.stop.pass_on()
 
 
@@ -86,7 +83,7 @@ class Worker:
     # --- the tick
 
     def work(self) -> None:
-        begun = clock()
+        begun, token = clock(), working.set(self._queue)
         if self._options.run_for is not None:
             self.stop.until = min(self.stop.until, begun + self._options.run_for)
         try:
@@ -115,7 +112,10 @@ class Worker:
             self._over.set()
             if self._watcher.ident:
                 self._watcher.join()
-            self._leave(clock() - begun)
+            try:
+                self._leave(clock() - begun)
+            finally:
+                working.reset(token)
 
     def _close_loop(self) -> None:
         if self._loop is not None:

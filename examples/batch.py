@@ -22,7 +22,8 @@ def thumbnail(payload: dict) -> str:
 
 
 def gallery(payload: None) -> str:
-    return f"{len(list(results()))} pictures, without {[job.payload['name'] for job in failed_jobs()]}"
+    without = [job.payload["name"] for job in failed_jobs()]
+    return f"{len(list(results()))} pictures, without {without}"
 
 
 def step(payload: str) -> None:

@@ -44,6 +44,7 @@ if __name__ == "__main__":
     process_jobs(HANDLERS)
     for begun in chains:
         chain = get_chain(begun.id)
-        print(f"{chain.name}: step {chain.current_step} of {chain.total}, {chain.progress} %, {'ok' if chain.ok else 'not ok'}")
+        step = f"step {chain.current_step} of {chain.total}, {chain.progress} %"
+        print(f"{chain.name}: {step}, {'ok' if chain.ok else 'not ok'}")
         for job in chain.jobs():
             print("  ", job.type, job.status, job.error or job.result)

@@ -104,3 +104,11 @@ def test_a_handler_is_told_in_which_queue_it_runs(queue):
     assert next(queue.jobs()).result == [queue.path, "where"]
     assert queue_here().path == os.path.abspath("data/queue.tsv")
     assert queue_here(queue) is queue
+
+
+def test_a_pools_handler_is_told_in_which_queue_it_runs(queue):
+    queue.enqueue("where")
+
+    queue.process_jobs({"where": lambda payload: queue_here().path}, processes=1)
+
+    assert next(queue.jobs()).result == queue.path

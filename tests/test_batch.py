@@ -1,4 +1,4 @@
-"""Batches and workflows: added at once, counted from rows, followed by jobs, cancelled, extended."""
+"""Batches and workflows: added at once, counted from rows, followed by jobs, extended."""
 
 import itertools
 import random
