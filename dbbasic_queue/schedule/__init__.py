@@ -71,7 +71,7 @@ def serving(
         return fire(known)
 
     own = {"schedule": fire}
-    if isinstance(handlers, dict):
+    if type(handlers) is dict:
         return handlers | own
     from collections import ChainMap
 
