@@ -118,6 +118,7 @@ class Cron:
         self._zone = zone
         self._times = [h * 60 + m for h in self._days.hours for m in self._days.minutes]
         self._times.sort()
+        self._known: dict[int, list[int]] = {}
         self._all = fields[0].startswith("*") or fields[1].startswith("*")
 
     def after(self, at: int) -> int | None:
@@ -146,6 +147,13 @@ class Cron:
         day = date.fromordinal(ordinal)
         if day.month not in self._days.months or not self._days.match_day(day):
             return []
+        if ordinal not in self._known:
+            if len(self._known) > 8:
+                self._known.clear()
+            self._known[ordinal] = self._of_day(ordinal)
+        return self._known[ordinal]
+
+    def _of_day(self, ordinal: int) -> list[int]:
         midnight = (ordinal - _EPOCH) * DAY
         offset = self._offset(ordinal, 0)
         if offset == self._offset(ordinal, 0, 1) == self._offset(ordinal + 1, 0):
