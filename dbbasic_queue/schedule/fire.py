@@ -87,11 +87,13 @@ def _advance(
     most = plan.max_count or plan.count + 2
     runs = not (has_run or late or latest < plan.since or plan.count >= most)
     new = [plan.job({"unique": mark})] if runs else []
-    count = plan.count + runs
-    if following is None or count >= most:
-        replace(plan, count=count, mark=ENDED).write(e, own)
-    else:
+    count = plan.count + (runs or has_run)
+    ends = following is None or count >= most
+    if following is not None and not ends:
         new.append(replace(plan, slot=following, count=count, since=0, follows=id).row())
+    if plan.max_count or ends:
+        # not an append, of which a crash may leave the first row: then this run is not counted
+        replace(plan, count=count, mark=ENDED).write(e, own)
     return _added(e, new)
 
 
