@@ -331,6 +331,24 @@ def test_a_row_that_runs_once_more_after_its_edit_adds_nothing(queue, add, tick,
     assert len(rows(queue, status="pending")) == 1
 
 
+def test_nor_when_the_row_that_it_has_added_has_ended_by_then(queue, add, tick, clock):
+    slots = iter(["2026-06-01 12:02:00", None])
+
+    def two(slot):
+        text = next(slots, "2026-06-01 23:00:00")
+        return text and datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+    row_id = add(next="two", run_at=timedelta(seconds=60))
+    for _ in range(2):
+        clock.tick(60)
+        tick({"two": two})
+    with queue.edit() as e:
+        e.change(e.get(row_id), status="pending", worker=None)
+
+    assert tick({"two": two}) == []
+    assert sut.schedules(queue) == []
+
+
 @pytest.mark.parametrize("last", [{"max_count": 1, "every": 60}, {"next": "no_more"}])
 def test_the_last_row_does_not_either(queue, add, tick, clock, last):
     functions = {"no_more": lambda slot: None}
