@@ -77,6 +77,7 @@ def test_a_schedule_is_a_pending_row_that_tells_all_of_it(queue, add, clock):
         row_id, "pending", "nightly@2026-06-02T00:30:00Z",
     )  # fmt: skip
     assert row.run_at == datetime(2026, 6, 2, 0, 30, tzinfo=UTC).timestamp()
+    assert (row.max_attempts, row.backoff) == (2**31 - 1, "linear:60:3600")
     assert row.payload == {
         "slot": "2026-06-02T00:30:00Z", "count": 0, "cron": "30 2 * * *", "tz": BERLIN,
         "max_count": 9, "type": "report", "payload": {"of": "sales"}, "schedule": "nightly",
@@ -263,6 +264,44 @@ def test_max_count_counts_runs_and_then_no_row_follows(queue, add, tick, clock):
     assert queue.counts() == {"completed": 4}
 
 
+def test_a_counted_run_is_noted_in_its_own_row_too_since_an_append_can_be_torn(
+    queue, add, tick, clock
+):
+    add(every=60, max_count=9)
+    clock.tick(60)
+
+    tick()
+
+    assert [row.payload.get("mark") for row in rows(queue)] == ["ended", None]
+    assert only(queue).count == 1
+
+
+def test_a_row_that_is_run_by_hand_before_its_time_takes_its_slot(queue, add, tick, clock):
+    row_id = add(every=60, run_at=time.time())
+    with queue.edit() as e:
+        e.change(
+            e.get(row_id), payload=queue.get(row_id).payload | {"slot": "2026-06-01T12:05:00Z"}
+        )
+
+    assert tick() == ["01 12:05:00"]
+    assert only(queue).next_run.minute == 6
+
+
+def test_a_schedule_that_was_ended_and_brought_back_beside_another_adds_nothing(
+    queue, add, tick, clock
+):
+    row_id = add(every=60)
+    queue.cancel(row_id)
+    add(every=3600)
+
+    queue.retry(row_id)
+
+    assert tick() == []
+    assert only(queue).spec == "every 1h"
+    clock.tick(3600)
+    assert tick() == ["01 13:00:00"]
+
+
 def test_a_schedule_that_had_all_its_runs_is_not_begun_again_by_the_next_deploy(
     queue, add, tick, clock
 ):
@@ -429,6 +468,21 @@ def test_a_day_on_which_the_clocks_change(queue, add, day, cron, slots):
 
     found = [f"{at.astimezone(UTC):%H:%M}" for at in runs if at.date() == midnight.date()]
     assert found == slots
+
+
+@pytest.mark.parametrize("tz", ["Pacific/Kiritimati", "Pacific/Pago_Pago", "Asia/Kathmandu"])
+@pytest.mark.parametrize("hour", [0, 11, 13, 23])
+def test_far_from_greenwich_the_next_slot_is_the_next(tz, hour):
+    from dbbasic_queue.schedule.slots import Cron, zone_of
+
+    noon = int(datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp())
+    cron = Cron(f"0 {hour} * * *", zone_of(tz))
+
+    slot = cron.after(noon)
+
+    assert noon < slot <= noon + 86400
+    assert datetime.fromtimestamp(slot, ZoneInfo(tz)).hour == hour
+    assert cron.last(slot + 86399, 0) == slot
 
 
 def test_a_slot_says_which_of_two_hours_it_is(queue, add):
@@ -698,6 +752,31 @@ def test_a_change_while_the_row_runs_holds_for_that_slot(queue, add, while_it_ru
     assert [job.payload for job in queue.jobs(type="note")] == ["new"]
     assert only(queue).next_run.isoformat() == "2026-06-01T13:01:00+00:00"
     assert len(rows(queue, status="pending")) == 1
+
+
+def test_a_pause_and_a_later_end_while_the_row_runs_leave_it_its_slot(queue, add, clock):
+    def both(event, job):
+        if event == "started" and job.type == "schedule":
+            sut.pause_schedule("often", queue_file=queue)
+            clock.tick(10)
+            sut.resume_schedule("often", queue_file=queue)
+
+    add(cron="0 * * * *", tz="UTC")
+    clock.tick(3600)
+
+    queue.process_jobs(sut.serving({"note": len}), listeners=[both])
+
+    [job] = queue.jobs(type="note")
+    assert job.cell("unique") == "often@2026-06-01T13:00:00Z"
+    assert only(queue).next_run.hour == 14
+
+
+def test_a_change_while_the_row_runs_and_the_clock_is_set_back(queue, add, while_it_runs, clock):
+    def both():
+        clock.move_to("2026-06-01 11:00:00")
+        add(every=3600)
+
+    assert while_it_runs(both) == ["01 12:01:00"]
 
 
 def test_a_removal_while_the_row_runs_leaves_nothing(queue, while_it_runs):
