@@ -1,7 +1,8 @@
 """A schedule as its row keeps it: the payload says all of it, the column `unique` NAME@SLOT.
 
-The payload of a row that another has added also names that one (`follows`), and a row after which
-none comes says so (`mark`).  So a run that is done again, after a crash, sees what it did before.
+The payload of a row also names the row that has added it (`follows`), so that a run which is done
+again after a crash sees what it did before.  Where no row follows, or runs are counted, the row
+that has run says that too (`mark`).
 """
 
 import time
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 TYPE = "schedule"
-PAUSED, REMOVED, ENDED = "paused", "removed", "ended"  # marks; the last two: nothing follows
+PAUSED, REMOVED, ENDED = "paused", "removed", "ended"  # marks; the last two: it adds no more
 SKIPPED = 300  # seconds by which a slot may be late with catch_up="skip"
 UNFINISHED = ("pending", "processing")
 _LEAST = 1 - 2**31
