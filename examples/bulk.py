@@ -21,8 +21,7 @@ HANDLERS = {"send_newsletter": send_newsletter}
 if __name__ == "__main__":
     queue = Queue()
     jobs = [
-        ("send_newsletter", {"user_id": user_id, "newsletter_id": 42})
-        for user_id in range(1, 1001)
+        ("send_newsletter", {"user_id": user_id, "newsletter_id": 42}) for user_id in range(1, 1001)
     ]
 
     begin = time.perf_counter()

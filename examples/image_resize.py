@@ -49,9 +49,14 @@ if __name__ == "__main__":
         draw(source)
     stem = os.path.splitext(source)[0]
     ids = [
-        enqueue("resize_image", {
-            "image_path": source, "output_path": f"{stem}-{width}.png", "width": width,
-        })
+        enqueue(
+            "resize_image",
+            {
+                "image_path": source,
+                "output_path": f"{stem}-{width}.png",
+                "width": width,
+            },
+        )
         for width in (160, 80)
     ]
     process_jobs(HANDLERS)

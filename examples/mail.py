@@ -43,8 +43,11 @@ HANDLERS = {"send_email": send_email}
 
 if __name__ == "__main__":
     ids = [
-        enqueue("send_email", {"to": to, "subject": "Welcome!", "body": "Thanks for signing up."},
-                max_attempts=6)
+        enqueue(
+            "send_email",
+            {"to": to, "subject": "Welcome!", "body": "Thanks for signing up."},
+            max_attempts=6,
+        )
         for to in sys.argv[1:]
     ]
     process_jobs(HANDLERS)

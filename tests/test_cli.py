@@ -955,6 +955,7 @@ EVERY = {
     "kill": "kill {pending}",
     "stop": "stop",
     "doctor": "doctor",
+    "schedule": "schedule list",
 }
 
 

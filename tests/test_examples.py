@@ -346,6 +346,21 @@ def test_a_scheduled_report_waits_for_midnight():
     assert len(printed.splitlines()) == 4
 
 
+def test_a_schedule_is_declared_once_and_its_job_can_be_run_at_once():
+    pytest.importorskip("cronsim")
+    run("schedule.py")
+
+    printed, _ = run("schedule.py")
+
+    lines = printed.splitlines()
+    assert lines[0].split(maxsplit=3)[3] == "2030-01-31 18:00 CET"
+    assert [line.split()[0] for line in lines] == ["closing", "nightly", "stock", "2030-01-31"]
+    assert lines[3].split() == ["2030-01-31", "2030-02-28", "2030-03-31"]
+    found = rows()
+    assert [job["type"] for job in found] == ["schedule"] * 3 + ["report"] * 2
+    assert [job["status"] for job in found] == ["pending"] * 3 + ["completed"] * 2
+
+
 def test_a_thousand_jobs_are_added_in_order_and_all_run():
     printed, _ = run("bulk.py")
 

@@ -94,5 +94,6 @@ COMMANDS = {
     "queue:backup": _command("Copy the queue to a file", "backup"),
     "queue:kill": _command("End running jobs", "kill"),
     "queue:stop": _command("Ask the live workers to stop", "stop"),
+    "queue:schedule": _command("Jobs that come again: add, list, pause, resume", "schedule"),
     "queue:doctor": _command("Say what is wrong with the queue, and mend it", "doctor"),
 }

@@ -2,9 +2,10 @@
 
 import argparse
 import math
+from functools import partial
 
 from .. import __version__
-from . import change, control, edit, export, look, work
+from . import change, control, edit, export, look, schedule, work
 from .output import PROGRAM
 from .values import duration, moment, processes
 
@@ -50,21 +51,34 @@ def parser() -> Parser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     shared = _everywhere(argparse.SUPPRESS, argparse.SUPPRESS)
 
-    def add(name: str, call: "Command", doc: str, examples: str, more: str = "") -> Parser:
-        one: Parser = commands.add_parser(
-            name,
+    def command(
+        among: "Any", name: str, call: "Command | None", doc: str, examples: str, more: str = ""
+    ) -> Parser:
+        one: Parser = among.add_parser(
+            name.rpartition(" ")[2],
             parents=[shared],
             help=doc,
             description=f"{doc}\n\n{more}".strip(),
             epilog=f"examples:\n{_indented(examples)}\n\n{STATUS_LINE}",
         )
-        one.set_defaults(call=call)
+        if call is not None:
+            one.set_defaults(call=call)
         return one
 
+    add = partial(command, commands)
     _add_moves(add)
     _add_work(add)
     _add_questions(add)
     _add_upkeep(add)
+    p = add(
+        "schedule", None, "Jobs that come again: add, list, pause, resume, run, remove.",
+        """schedule add nightly report --cron '30 2 * * *' --tz Europe/Berlin
+           schedule add sync fetch '{"of": "stock"}' --every 15m
+           schedule list
+           schedule pause nightly""",
+        "`work` runs them.  Each is a row of the type schedule, which waits for its next slot.",
+    )  # fmt: skip
+    schedule.add_words(p, command)
     return top
 
 

@@ -28,7 +28,7 @@ def enqueue(queue: Queue, given: "Namespace", out: Output) -> int:
     after = [one if ":" in one else f"ok:{one}" for one in given.after or ()]
     id = queue.enqueue(
         given.type,
-        _payload(given.payload),
+        read_payload(given.payload),
         given.run_at,
         queue=given.queue,
         priority=given.priority,
@@ -46,7 +46,8 @@ def enqueue(queue: Queue, given: "Namespace", out: Output) -> int:
     return 0
 
 
-def _payload(text: str | None) -> "Any":
+def read_payload(text: str | None) -> "Any":
+    """Return what a payload on the command line says; - is stdin."""
     if text is None:
         return None
     where = "the payload on stdin" if text == "-" else "the payload"

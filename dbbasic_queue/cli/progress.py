@@ -29,6 +29,7 @@ DOING = {
     "list": "listing",
     "purge": "purging",
     "retry": "retrying",
+    "schedule": "looking",
     "show": "looking",
     "stats": "counting",
     "stop": "stopping",

@@ -58,7 +58,7 @@ def _log_to_stderr(level: int) -> None:
 
 
 def load(words: str) -> "Handlers":
-    """Return what MODULE:NAME means; the working folder is looked into first."""
+    """Return what MODULE:NAME means, and what runs schedules; the working folder comes first."""
     module, colon, name = words.partition(":")
     if not colon or not module or not name:
         raise BadArgument(f"{words!r:.80} is not MODULE:HANDLERS, as in handlers:HANDLERS")
@@ -84,7 +84,11 @@ def load(words: str) -> "Handlers":
         kind = type(found).__name__
         raise BadArgument(f"{words} is no mapping from type to function, but {kind}")
     handlers: Handlers = found
-    return handlers
+    if "schedule" in handlers:
+        return handlers
+    from ..schedule import serving
+
+    return serving(handlers)
 
 
 def _leave(number: int, frame: "FrameType | None") -> None:
