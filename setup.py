@@ -41,7 +41,7 @@ setup(
     install_requires=["filelock>=3.30"],
     extras_require={
         "test": TEST,
-        "cron": ["cronsim>=2.7"],
+        "cron": ["cronsim>=2.7", "tzdata"],
         "dev": [
             *TEST,
             "hypothesis",
@@ -54,6 +54,7 @@ setup(
             "pandas",
             "dbbasic-email",
             "cronsim>=2.7",
+            "tzdata",
             "dbbasic-cli",
             # dbbasic-cli 1.0.0 needs pkg_resources, gone in 81; before 70.1 it builds no wheel
             "setuptools>=70.1,<81",

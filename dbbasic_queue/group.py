@@ -186,13 +186,15 @@ def rows(queue: Queue, group: str) -> "Iterator[Job]":
 def _archived(queue: Queue, needle: bytes, group: str) -> "Iterator[Job]":
     """Yield the rows with a needle in the archives since a group was made."""
     folder = os.path.join(queue.file.side, "archive")
-    if not is_folder(folder):
-        return
+    try:
+        months = sorted(os.listdir(folder)) if is_folder(folder) else []
+    except OSError as error:
+        raise QueueError(f"{folder}: cannot be read: {error.strerror}") from error
     try:
         since = month_of(group.rpartition("-")[2])
     except (ValueError, OverflowError, OSError):
         since = ""  # a label that was not made here
-    for name in sorted(os.listdir(folder)):
+    for name in months:
         if name < since or not name.endswith(".tsv"):
             continue
         path = os.path.join(folder, name)

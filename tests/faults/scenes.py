@@ -9,10 +9,17 @@ import os
 import shutil
 import time
 from collections import Counter
+from datetime import datetime, timezone
 from typing import NamedTuple
 
+import freezegun
+
 from dbbasic_queue import Discard, Queue, QueueError, Snooze, byhand, current_job
+from dbbasic_queue.batch import enqueue_batch
+from dbbasic_queue.chain import enqueue_chain
 from dbbasic_queue.new import new_job
+from dbbasic_queue.schedule import add_schedule, serving
+from dbbasic_queue.unique import enqueue_unique
 
 from . import calls, reader, verdict
 
@@ -116,7 +123,12 @@ class Folder:
                 calls.die()
             return "second time"
 
+        def schedule(payload):
+            run(payload)
+            return serving({})["schedule"](payload)
+
         return {
+            "schedule": schedule,
             "run": run,
             "record": record,
             "fail": fail,
@@ -238,6 +250,20 @@ def every_kind(folder):
     known["later"] = add("run", run_at=time.time() + 3600)
 
 
+def every_feature(folder):
+    """A chain that has begun, a batch with what follows it, a held key, a slot that is due."""
+    three_jobs(folder)
+    queue, known = folder.queue(), folder.known
+    chain = enqueue_chain([("run", 1), ("run", 2)], finally_=("run", 3), queue_file=queue)
+    known["step"], known["next step"] = (job.id for job in chain.jobs())
+    enqueue_batch([("run", 4), ("discard", 5)], then=("run", 6), catch=("run", 7), queue_file=queue)
+    known["held"] = enqueue_unique("run", 8, key="key", queue_file=queue)
+    with freezegun.freeze_time(datetime.fromtimestamp(time.time() - 5000, timezone.utc)):
+        known["schedule"] = add_schedule("hourly", "run", 9, every=3600, queue_file=queue)
+    known.update({id: id for id in folder.rows() if id not in known.values()})
+    folder.file.chmod(MODE)
+
+
 def a_dead_worker(folder):
     """One job finished and not folded, one that its worker died in, two claimed and not begun;
     and another worker that died.
@@ -285,6 +311,15 @@ def enqueue_many(folder):
 
 def enqueue_with_a_new_column(folder):
     folder.note("told", folder.queue().enqueue("run", priority=5))
+
+
+def enqueue_a_chain(folder):
+    queue = folder.queue(listeners=[lambda event, job: folder.note("told", job.id)])
+    enqueue_chain([("run", n) for n in range(4)], finally_=("run", 5), queue_file=queue)
+
+
+def enqueue_a_key(folder):
+    folder.note("told", enqueue_unique("run", "other", key="other", queue_file=folder.queue()))
 
 
 def edit(folder):
@@ -386,6 +421,9 @@ SCENES = {
     "enqueue after an unsettled rename": Scene(an_unsettled_rename, enqueue, verdict.added),
     "enqueue into nine columns": Scene(nine_columns, enqueue_with_a_new_column, verdict.added),
     "enqueue_many": Scene(three_jobs, enqueue_many, verdict.added),
+    "enqueue a chain": Scene(three_jobs, enqueue_a_chain, verdict.added),
+    "enqueue a key": Scene(three_jobs, enqueue_a_key, verdict.added),
+    "enqueue a key into its column": Scene(every_feature, enqueue_a_key, verdict.added),
     "edit": Scene(a_long_file, edit, verdict.edited, ("third",)),
     "edit through a link": Scene(a_link, edit, verdict.edited, ("third",)),
     "edit by hand": Scene(a_long_file, edit_by_hand, verdict.edited, ("third",)),
@@ -396,6 +434,7 @@ SCENES = {
     "archive with a new column": Scene(an_archive, archive, verdict.archived, FINISHED),
     "backup": Scene(an_old_backup, backup, verdict.copied),
     "tick": Scene(every_kind, tick, verdict.ticked),
+    "tick with every feature": Scene(every_feature, tick, verdict.ticked),
     "recovery": Scene(a_dead_worker, tick, verdict.ticked),
     "recovery, killed twice": Scene(a_dead_worker, tick, verdict.ticked, faults=KILL, again=2),
     "recovery, killed thrice": Scene(a_dead_worker, tick, verdict.ticked, faults=KILL, again=3),

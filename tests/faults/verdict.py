@@ -18,7 +18,7 @@ from . import reader
 
 SYNCS = ("fsync", "fdatasync")
 UNSURE = ("not known", "perhaps")  # words of an error that leaves open whether it was done
-ONCE = dict.fromkeys(["run", "record", "fail", "discard"], 1)
+ONCE = dict.fromkeys(["run", "record", "fail", "discard", "schedule"], 1)
 RUNS = ONCE | dict.fromkeys(["fail_first", "snooze_first", "die"], 2)
 FAIL = ("fail", "discard")
 GIVEN = "id type payload created_at queue max_attempts after group".split()  # once for all
@@ -71,8 +71,14 @@ def ended_well(folder, outcome):
         yield f"{outcome.raised[0]} is none of our errors: {outcome.text}"
     if not outcome.raised and not outcome.killed and not folder.noted("told"):
         yield "no error, and no answer"
-    if outcome.errno and outcome.call in SYNCS and not outcome.raised:
+    if outcome.errno and outcome.call in SYNCS and not (outcome.raised or job_says(folder)):
         yield "a sync failed, and no error"
+
+
+def job_says(folder):
+    """Whether a job that adds others says in its row what went wrong there."""
+    rows = folder.rows(torn=True).values() if folder.file.exists() else ()
+    return any("NotStored" in row["error"] for row in rows if row["type"] == "schedule")
 
 
 def rows_after(folder, outcome):
@@ -196,7 +202,8 @@ def answered(folder, outcome):
 
 def ticked(folder, outcome):
     """All jobs are there; a tick that raised nothing has left nothing half done."""
-    states = folder.statuses()
+    rows = rows_after(folder, outcome)
+    states = {name: rows[id]["status"] if id in rows else "" for name, id in folder.known.items()}
     if lost := {name for name, status in states.items() if not status}:
         yield f"lost: {lost}"
     if not outcome.raised and not outcome.killed:
@@ -291,6 +298,8 @@ def and_goes_on(folder, scene, outcome, kills):
 def possible_ends(row, mishaps):
     if row["type"] == "nobody-runs-this" or int(row["run_at"]) > time.time() + 1000:
         return ("pending",)
+    if row["type"] == "schedule":
+        return ("completed", "pending")  # after an error it is tried again in a minute
     if row["status"] == "cancelled":
         return ("cancelled",) if row["after"] or not row["error"] else ()
     if row["type"] in FAIL:
