@@ -72,6 +72,7 @@ class Worker:
         self._size, self._taken, self._taken_at = 1, 0, 0.0  # of the claim; when it was stored
         self._owes = False  # rows that could not be given back till now
         self._looked = clock()
+        self._rests_until = 0.0  # a look that takes long is not taken all the time
         self._done = dict.fromkeys(EVENTS, 0)
         self._pid = os.getpid()
         self._over = threading.Event()
@@ -165,7 +166,9 @@ class Worker:
             grown = self._size * 64 if spent < 0.1 else LARGEST_CLAIM
             self._size = max(1, min(grown, int(self._taken / spent / 2), LARGEST_CLAIM))
         self._taken = 0
+        begun = clock()
         self._edit(max(self._size, room) if self.held.may_begin() else 0)
+        self._rests_until = clock() + min(10 * (clock() - begun), 10)
         return self._taken > 0  # also when the watching thread has given it back meanwhile
 
     def _wait(self) -> bool:
@@ -175,7 +178,8 @@ class Worker:
         self._looked = clock()
         self.stop.read_request(self.journal.path[:-4] + ".stop")  # there may be news all the time
         while self.held.may_begin():
-            time.sleep(min(_TICK, max(0.0, self.stop.until - clock())))
+            until_asked = max(0.001, self._turns.ask_at - time.time())
+            time.sleep(min(_TICK, until_asked, max(0.0, self.stop.until - clock())))
             if self.is_news():
                 return True
         return False
@@ -183,14 +187,16 @@ class Worker:
     def is_news(self) -> bool:
         """Whether a turn may be worth it now."""
         look = self._turns.look
-        if look.bound <= time.time() or hint.stamp(self._file.path) != look.stamp:
+        if min(look.bound, self._turns.ask_at) <= time.time():
+            return True
+        if hint.stamp(self._file.path) != look.stamp:
             return True
         if clock() - self._looked >= 1:  # somebody may have died, or a limit may be free again
             self._looked = clock()
             self.stop.read_request(self.journal.path[:-4] + ".stop")
             hint.note_tick(self._file.real, 0)
             left = look.due or look.processing.keys() - self.held.running.keys() or look.ready
-            return bool(left or self._turns.paused)
+            return bool(left or self._turns.paused) and clock() >= self._rests_until
         return False
 
     # --- one edit
