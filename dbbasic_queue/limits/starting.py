@@ -81,9 +81,10 @@ def rate(
     be used.
     """
     _check_count(n)
-    window = round(in_seconds(seconds) * 1e6)
-    if not 0 < window < 1e16:
-        raise BadArgument(f"seconds={seconds!r:.80} is no time above 0")
+    length = in_seconds(seconds)
+    window = round(length * 1e6) if length < 1e10 else 0
+    if not window:
+        raise BadArgument(f"seconds={seconds!r:.80} is no time above 0, and below 300 years")
     if how not in HOW:
         raise BadArgument(f"how={how!r:.80} is none of {', '.join(HOW)}")
     which = Which(type, queue, key)
