@@ -254,6 +254,17 @@ def test_a_start_is_noted_only_when_the_job_is_claimed(queue):
     assert tick(queue, rate(1, 60, type="mail")) == 1
 
 
+def test_a_start_that_was_noted_counts_though_another_function_then_failed(queue):
+    queue.enqueue_many([("mail", [n]) for n in range(2)])
+
+    def fails(job, counts):
+        counts.if_claimed(lambda: 1 / 0)
+
+    assert tick(queue, rate(1, 60), fails) == 0
+    assert tick(queue, rate(1, 60)) == 0
+    assert len(lines(queue)) == 2
+
+
 def test_a_worker_that_waits_starts_the_next_job_when_the_window_opens(queue):
     queue.enqueue_many([("mail", n) for n in range(4)])
     at = []
