@@ -17,6 +17,7 @@ from .journal import WorkerFile
 from .options import Options
 from .queue import Queue
 from .recover import Dead, read_dead, recover, remove_if_empty
+from .run import clock
 from .tsv import PENDING, PROCESSING
 
 TYPE_CHECKING = False
@@ -49,6 +50,7 @@ class Turns:
         self._raised: list[object] = []  # `admit` functions of which that was logged
         self._begun = int(time.time())
         self._again = again  # ids of jobs put back by this worker: left to the next tick
+        self.took = 0.0  # seconds of the last edit under the lock
         self.left_some = False  # the last claim had no room for all that is due
         self.ask_at = math.inf  # when an `admit` function may let another job start
         self.paused: frozenset[str] = frozenset()  # labels of queues from which nobody claims
@@ -74,7 +76,7 @@ class Turns:
             with Edit(self._file, self._queue.lock_timeout, create=False) as e:
                 if not e.exists:
                     return None
-                now = time.time()
+                now, begun = time.time(), clock()
                 self._journal.renew_if_lost()
                 before, self.paused = self.paused, paused(self._file)
                 changed = self.paused != before or self.look.bound <= now
@@ -119,6 +121,7 @@ class Turns:
                 if leaving or not (keep or taken or not room or self._options.run_for):
                     self._journal.remove()
                 remove_if_empty(self._file)
+                self.took = clock() - begun
                 for job, worker in died:
                     text = "job %s %s attempt %d by %s: %s; now %s"
                     values = (job.id, job.type, job.attempts, worker, job.error or "", job.status)

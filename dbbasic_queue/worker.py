@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 LARGEST_CLAIM = 20_000
 EVENTS = ("completed", "failed", "retried", "snoozed", "cancelled", "recovered")
+_LONG = 0.05  # seconds that a look may take under the lock, to be taken at each occasion
 _TICK = 0.1  # seconds between two looks of the watching thread, and of an idle worker
 
 
@@ -72,7 +73,7 @@ class Worker:
         self._size, self._taken, self._taken_at = 1, 0, 0.0  # of the claim; when it was stored
         self._owes = False  # rows that could not be given back till now
         self._looked = clock()
-        self._rests_until = 0.0  # a look that takes long is not taken all the time
+        self._rests_until = 0.0  # after a look that took long, and found jobs that may not start
         self._done = dict.fromkeys(EVENTS, 0)
         self._pid = os.getpid()
         self._over = threading.Event()
@@ -166,9 +167,9 @@ class Worker:
             grown = self._size * 64 if spent < 0.1 else LARGEST_CLAIM
             self._size = max(1, min(grown, int(self._taken / spent / 2), LARGEST_CLAIM))
         self._taken = 0
-        begun = clock()
         self._edit(max(self._size, room) if self.held.may_begin() else 0)
-        self._rests_until = clock() + min(10 * (clock() - begun), 10)
+        if not self._taken and self._turns.look.due and self._turns.took > _LONG:
+            self._rests_until = clock() + min(10 * self._turns.took, 2)
         return self._taken > 0  # also when the watching thread has given it back meanwhile
 
     def _wait(self) -> bool:
@@ -178,7 +179,7 @@ class Worker:
         self._looked = clock()
         self.stop.read_request(self.journal.path[:-4] + ".stop")  # there may be news all the time
         while self.held.may_begin():
-            until_asked = max(0.001, self._turns.ask_at - time.time())
+            until_asked = max(0.001, self._turns.ask_at - time.time(), self._rests_until - clock())
             time.sleep(min(_TICK, until_asked, max(0.0, self.stop.until - clock())))
             if self.is_news():
                 return True
@@ -187,16 +188,19 @@ class Worker:
     def is_news(self) -> bool:
         """Whether a turn may be worth it now."""
         look = self._turns.look
-        if min(look.bound, self._turns.ask_at) <= time.time():
+        if look.bound <= time.time():
             return True
-        if hint.stamp(self._file.path) != look.stamp:
+        rests = clock() < self._rests_until
+        if not rests and self._turns.ask_at <= time.time():
+            return True
+        if not rests and hint.stamp(self._file.path) != look.stamp:
             return True
         if clock() - self._looked >= 1:  # somebody may have died, or a limit may be free again
             self._looked = clock()
             self.stop.read_request(self.journal.path[:-4] + ".stop")
             hint.note_tick(self._file.real, 0)
             left = look.due or look.processing.keys() - self.held.running.keys() or look.ready
-            return bool(left or self._turns.paused) and clock() >= self._rests_until
+            return bool(left or self._turns.paused) and not rests
         return False
 
     # --- one edit
