@@ -43,7 +43,7 @@ class Look:
         self._tickets: dict[tuple[bytes, ...], int | None] = {}  # by type, run_at, queue, priority
         self._kinds: dict[tuple[bytes, bytes], int] = {}  # a number for each type in each queue
         self.due = Due()
-        self.walked = 0  # of the tickets, when last one was asked for
+        self.passed = 0  # tickets of kinds that were left
         self.waiting: dict[bytes, Job] = {}
         self.processing: dict[bytes, Job] = {}
         self.twins: list[Job] = []  # further processing rows with an id that is among those
@@ -234,10 +234,12 @@ class Look:
         `left`, which may grow meanwhile; Stale when a row was changed.
         """
         header, block, start = edit.header, b"", 0  # a block that begins before a row
-        for number, (key, spot) in enumerate(self.due.in_order(), 1):
+        self.passed = 0
+        for key, spot in self.due.in_order():
             if left and spot & KINDS in left:
+                self.passed += 1
                 continue
-            self.walked, place = number, spot >> KIND
+            place = spot >> KIND
             job = edit.changed(place)
             if job is not None:
                 job = job.copy()

@@ -226,7 +226,7 @@ class Turns:
 
     def _claim(self, e: Edit, met: list[Job], room: int, now: float) -> list[Job]:
         """Mark the next rows as mine, in order; they are run once the edit is on the disk."""
-        look, gone = self.look, set()
+        look, gone, seen = self.look, set(), 0
         left: set[int] = set()  # kinds of rows
         taken: list[Job] = []
         mark = b"%b.%d" % (self._journal.id.encode(), self._journal.k + 1)
@@ -249,6 +249,7 @@ class Turns:
             if len(taken) >= room or most <= 0:
                 self.left_some = True
                 break
+            seen += 1
             id = job.cells[0]
             if id in processing:
                 continue  # a copied line: one at a time
@@ -285,7 +286,7 @@ class Turns:
         if admit:
             self.ask_at = admit.counts.ask_at
         if taken:
-            look.due.remove(gone, look.walked)
+            look.due.remove(gone, seen + look.passed)
             self._journal.k += 1
         return taken
 

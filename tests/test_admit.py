@@ -234,6 +234,22 @@ def test_a_time_that_is_over_makes_no_worker_spin(queue):
     assert 1 <= len(asked) <= 60
 
 
+def test_a_look_that_takes_long_and_finds_nothing_to_start_is_not_taken_all_the_time(queue):
+    """Else workers that wait would hold up the one that works."""
+    queue.enqueue("a")
+    asked = []
+
+    def admit(job, counts):
+        asked.append(job.id)
+        counts.ask_again(time.time())
+        time.sleep(0.06)
+        return False
+
+    queue.process_jobs({"a": str}, admit=[admit], run_for=0.25)
+
+    assert len(asked) == 1
+
+
 def test_a_handler_is_told_in_which_queue_it_runs(queue):
     queue.enqueue("where")
 
