@@ -25,6 +25,8 @@ from dbbasic_queue.limits import (
     resume,
 )
 
+from .killed import in_a_child
+
 WORKERS = 8
 PATIENCE = 30.0  # seconds until all jobs of a case must have ended
 FAST = {"max_workers": 99, "max_attempts": 10**6}  # no number of kills fails a job
@@ -287,6 +289,52 @@ def bounds(scene: Scene) -> list[str]:
     return scene.check(len(there))
 
 
+def calls(scene: Scene) -> list[str]:
+    """Kill a tick, a pause and a bounded enqueue at one of their own calls, or in half of a write:
+    of a rate a start may be lost, there is never one too many, and the next one goes on.
+    """
+    limit = [rate(3, 3600, type="mail"), concurrency(1)]
+    queue, jobs = scene.queue, 8
+    queue.enqueue_many([("mail", number) for number in range(jobs)])
+
+    def tick():
+        handler = {"mail": lambda payload: scene.note("effects", "ran")}
+        queue.process_jobs(handler, queues=["default"], admit=limit, **FAST)
+
+    def add():
+        try:
+            while True:
+                enqueue_bounded("note", queue="b", longest=3, queue_file=queue)
+        except QueueFull:
+            pass
+
+    def dies(does):
+        how = scene.random.choice(("before", "after", "half"))
+        killed, _ = in_a_child(does, scene.random.randrange(1, 30), how)
+        scene.killed += killed
+
+    for number in range(6):
+        dies(tick)
+        dies(lambda: pause("a", queue))
+        if paused(queue) not in ([], ["a"]):
+            scene.violations.append(f"a pause left {paused(queue)}")
+        pause("b", queue)
+        dies(lambda: resume("a", queue))
+        if paused(queue) not in (["b"], ["a", "b"]):
+            scene.violations.append(f"a resume left {paused(queue)}")
+        resume("b", queue)
+        resume("a", queue)
+        dies(add)
+        if sum(job.queue == "b" for job in queue.jobs()) > 3:
+            scene.violations.append(f"more than 3 jobs in a queue of 3 after kill {number}")
+    in_a_child(tick, 0, "")
+    if len(scene.notes("effects")) > 3:
+        scene.violations.append(f"{len(scene.notes('effects'))} starts where 3 may be")
+    queue.purge(queue="b", status="pending")
+    in_a_child(lambda: queue.process_jobs({"mail": str}), 0, "")
+    return scene.check(jobs)
+
+
 KINDS = {
     "concurrency(1)": lambda scene: slots(scene, concurrency(1, type="mail"), 1, None),
     "concurrency(3)": lambda scene: slots(scene, concurrency(3, queue="default"), 3, None),
@@ -296,6 +344,7 @@ KINDS = {
     "spacing": lambda scene: starts(scene, "spacing"),
     "pause": pauses,
     "bound": bounds,
+    "calls": calls,
 }
 
 
