@@ -179,21 +179,25 @@ class Worker:
         self._looked = clock()
         self.stop.read_request(self.journal.path[:-4] + ".stop")  # there may be news all the time
         while self.held.may_begin():
-            until_asked = max(0.001, self._turns.ask_at - time.time(), self._rests_until - clock())
-            time.sleep(min(_TICK, until_asked, max(0.0, self.stop.until - clock())))
+            time.sleep(min(self.nap(), max(0.0, self.stop.until - clock())))
             if self.is_news():
                 return True
         return False
+
+    def nap(self) -> float:
+        """Return the seconds until the next look whether there is news."""
+        if not self.held.may_begin():
+            return _TICK
+        rests = max(self._rests_until, self._claims_from) - clock()
+        return min(_TICK, max(0.001, self._turns.ask_at - time.time(), rests))
 
     def is_news(self) -> bool:
         """Whether a turn may be worth it now."""
         look = self._turns.look
         if look.bound <= time.time():
             return True
-        rests = clock() < self._rests_until
-        if not rests and self._turns.ask_at <= time.time():
-            return True
-        if not rests and hint.stamp(self._file.path) != look.stamp:
+        rests, asks = clock() < self._rests_until, self._turns.ask_at <= time.time()
+        if not rests and (asks or hint.stamp(self._file.path) != look.stamp):
             return True
         if clock() - self._looked >= 1:  # somebody may have died, or a limit may be free again
             self._looked = clock()
@@ -277,14 +281,12 @@ class Worker:
         return self.ended(attempt, self.run(attempt, self.outcome))
 
     def claim_beside(self, room: int) -> bool:
-        """Claim more while jobs run side by side, if it may be worth it; whether there is more.
-
-        What runs goes on, whatever becomes of that.
-        """
+        """Claim more while jobs run side by side, if it may be worth it; whether there is more."""
         if self.held.claimed or not self.held.may_begin() or clock() < self._claims_from:
             return False
         try:
-            return (self._turns.left_some or self.is_news()) and self.turn(room)
+            freed = self.held.outcomes and self._turns.look.due and clock() >= self._rests_until
+            return bool(self._turns.left_some or freed or self.is_news()) and self.turn(room)
         except (QueueError, OSError) as problem:
             log.warn("%s: %s", self._queue.path, str(problem))
             self._claims_from = clock() + 1

@@ -1,5 +1,6 @@
 """Limits: how often jobs start, how many run at a time, paused queues, a bound on length."""
 
+import asyncio
 import inspect
 import os
 import stat
@@ -600,3 +601,30 @@ def test_fifty_processes_at_a_bound_of_a_hundred_leave_exactly_a_hundred(queue):
     fill(queue, processes=50, bound=100, each=10)
 
     assert queue.counts() == {"pending": 100}
+
+
+# --- with handlers that run side by side
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "seconds"),
+    [
+        (concurrency(2, type="mail"), 2, (0.12, 0.6)),
+        (rate(50, 1, type="mail", how="spacing"), 4, (0.14, 0.6)),
+    ],
+)
+def test_async_handlers_start_as_soon_as_a_limit_lets_them(queue, limit, most, seconds):
+    queue.enqueue_many([("mail", n) for n in range(8)])
+    running, begun = [], []
+
+    async def mail(payload):
+        begun.append(time.monotonic())
+        running.append(payload)
+        assert len(running) <= most
+        await asyncio.sleep(0.04)
+        running.remove(payload)
+
+    queue.process_jobs({"mail": mail}, run_for=10, max_jobs=8, concurrency=4, admit=[limit])
+
+    assert completed(queue) == 8
+    assert seconds[0] <= begun[-1] - begun[0] < seconds[1]
