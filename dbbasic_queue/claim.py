@@ -2,17 +2,16 @@
 wrote ourselves.
 
 A byte regex leaves out pending rows that are plainly for later, so a million of them cost one pass
-over bytes.  Due rows are kept as one number each, whose order is (queue rank, priority, run_at,
-position).
+over bytes.
 """
 
 import os
 import re
 import time
-from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 
 from .after import named
+from .due import AT, KIND, KINDS, Due
 from .edit import Edit
 from .errors import QueueError
 from .files import blocks, close_own, identity, stamp_of
@@ -27,68 +26,12 @@ if TYPE_CHECKING:
 
     Wants = Callable[[str, str], int | None]  # (type, queue) -> rank, None when the row is not ours
 
-AT = 48  # bits of a row's position in its ticket, 40 of its run_at, 33 of its priority
-PLACE = (1 << AT) - 1
-_PRINT, _KEYS = 256, 10_000  # the last bytes by which a file is known again; keys to remember
+_PRINT = 256  # the last bytes by which a file is known again
+_TICKETS = 10_000  # to remember
 
 
 class Stale(QueueError):
     """A row is not what the kept look said: look at the whole file again."""
-
-
-class Due:
-    """Tickets in order: sixteen bytes for each, where many have their run_at in common."""
-
-    def __init__(self) -> None:
-        self._keys: list[int] = []  # all but the position
-        self._places = array("q")  # the positions, less `_base`
-        self._base = 0
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def in_order(self) -> "Iterator[tuple[int, int]]":
-        """Yield all but the position, and the position, of each ticket."""
-        return zip(self._keys, map(self._base.__add__, self._places), strict=True)
-
-    def add(self, tickets: list[int]) -> None:
-        """Take in further tickets, which mostly are the last ones."""
-        new = sorted(tickets)
-        if new and self._base:
-            self._places, self._base = array("q", map(self._base.__add__, self._places)), 0
-        if new and self._keys and new[0] < self._keys[-1] << AT | self._places[-1]:
-            if len(new) == 1:
-                at = self._index(new[0])
-                self._keys.insert(at, new[0] >> AT)
-                self._places.insert(at, new[0] & PLACE)
-                return
-            new = sorted([*(key << AT | place for key, place in self.in_order()), *new])
-            self._keys, self._places = [], array("q")
-        last = self._keys[-1] if self._keys else -1
-        self._keys += [last := key if (key := ticket >> AT) != last else last for ticket in new]
-        self._places.extend([ticket & PLACE for ticket in new])
-
-    def _index(self, ticket: int) -> int:
-        key = ticket >> AT
-        low = bisect_left(self._keys, key)
-        high = bisect_right(self._keys, key, low)
-        return bisect_left(self._places, ticket & PLACE, low, high)
-
-    def remove(self, gone: set[int], among: int) -> None:
-        """Forget the tickets of these positions, which are all among the first so many."""
-        base = self._base
-        left = [at for at, place in enumerate(self._places[:among]) if place + base not in gone]
-        self._places[:among] = array("q", [self._places[at] for at in left])
-        self._keys[:among] = [self._keys[at] for at in left]
-
-    def move(self, starts: list[int], shifts: list[int]) -> None:
-        """Follow the rows: what follows each of `starts` has moved."""
-        last, total = starts[-1], shifts[-1]
-        if not self._places or min(self._places) + self._base > last:
-            self._base += total  # mostly the order is the file's
-        else:
-            moved = [p + shifts[bisect_left(starts, p)] for _, p in self.in_order()]
-            self._places, self._base = array("q", moved), 0
 
 
 class Look:
@@ -97,8 +40,10 @@ class Look:
     def __init__(self, wants: "Wants", aging: "Mapping[str, float]") -> None:
         self._wants = wants
         self._aging = aging
-        self._keys: dict[tuple[bytes, ...], int | None] = {}  # by type, run_at, queue, priority
+        self._tickets: dict[tuple[bytes, ...], int | None] = {}  # by type, run_at, queue, priority
+        self._kinds: dict[tuple[bytes, bytes], int] = {}  # a number for each type in each queue
         self.due = Due()
+        self.passed = 0  # tickets of kinds that were left
         self.waiting: dict[bytes, Job] = {}
         self.processing: dict[bytes, Job] = {}
         self.twins: list[Job] = []  # further processing rows with an id that is among those
@@ -177,8 +122,8 @@ class Look:
             while found:
                 at = found.start()
                 begin = block.rfind(b"\n", 0, at) + 1
-                if found[2] and (key := self._key_of_new(block[begin:at], found[2])):
-                    tickets.append(key << AT | offset + begin)
+                if found[2] and (first := self._new_at_0(block[begin:at], found[2])):
+                    tickets.append(first | offset + begin << KIND)
                     found = pattern.search(block, found.end())
                     continue
                 end = block.find(b"\n", at)
@@ -214,28 +159,29 @@ class Look:
 
     def _ticket(self, cells: list[bytes], header: Header, at: int) -> int | None:
         kind = header.kind_of(cells)
-        key = self._keys.get(kind, -1)
-        if key == -1:
-            if len(self._keys) > _KEYS:
-                self._keys.clear()
-            key = self._keys[kind] = self._key(Job(cells, header))
-        if key is None:
+        ticket = self._tickets.get(kind, -1)
+        if ticket == -1:
+            if len(self._tickets) > _TICKETS:
+                self._tickets.clear()
+            ticket = self._tickets[kind] = self._ticket_at_0(Job(cells, header))
+        if ticket is None:
             self.for_others = True
             return None
-        return key << AT | at
+        return ticket | at << KIND
 
-    def _key_of_new(self, start: bytes, run_at: bytes) -> int | None:
-        """Return the key of a row with nothing but an id, a type and a payload, and due at once.
+    def _new_at_0(self, start: bytes, run_at: bytes) -> int | None:
+        """Return the ticket, as at position 0, of a row with nothing but an id, a type and a
+        payload, and due at once.
 
         None where it is to be read as any other row is: it is odd, or the first one of its kind.
         """
         cells = start.split(b"\t")
         if len(cells) == 3 and cells[0] and start.isascii() and b"\0" not in start:
-            return self._keys.get((cells[1], run_at, b"", b""))
+            return self._tickets.get((cells[1], run_at, b"", b""))
         return None
 
-    def _key(self, job: Job) -> int | None:
-        """Return a due row's place in the order, but for its position."""
+    def _ticket_at_0(self, job: Job) -> int | None:
+        """Return a due row's ticket, but for its position."""
         rank = self._wants(job.type, job.queue)
         if rank is None:
             return None
@@ -243,7 +189,15 @@ class Look:
         if self._aging and (aging := self._aging.get(job.queue)):
             priority, run_at = 0, max(0, int(run_at + aging * priority))
         level = max(1, min(priority + (1 << 32), (1 << 33) - 1))
-        return (rank << 33 | level) << 40 | max(0, min(run_at, (1 << 40) - 1))
+        key = (rank << 33 | level) << 40 | max(0, min(run_at, (1 << 40) - 1))
+        kind = self._kinds.setdefault((job.cells[1], job.raw("queue")), len(self._kinds) + 1)
+        return key << AT | (kind if kind <= KINDS else 0)
+
+    def leave_kind(self, job: Job, left: set[int]) -> None:
+        """Let what goes through `claimable` leave the other rows of this type and queue."""
+        kind = self._kinds.get((job.cells[1], job.raw("queue")), 0)
+        if 0 < kind <= KINDS:
+            left.add(kind)
 
     def wait(self, job: Job) -> None:
         """Take in a row that waits for others."""
@@ -273,10 +227,19 @@ class Look:
         if ticket is not None:
             self.due.add([ticket])
 
-    def claimable(self, edit: Edit, fd: int, now: float) -> "Iterator[tuple[int, int, Job]]":
-        """Yield a ticket in its two parts, and its row, in order; Stale when one was changed."""
+    def claimable(
+        self, edit: Edit, fd: int, now: float, left: set[int]
+    ) -> "Iterator[tuple[int, int, Job]]":
+        """Yield key and position of a ticket, and its row, in order, but for the kinds that are
+        `left`, which may grow meanwhile; Stale when a row was changed.
+        """
         header, block, start = edit.header, b"", 0  # a block that begins before a row
-        for key, place in self.due.in_order():
+        self.passed = 0
+        for key, spot in self.due.in_order():
+            if left and spot & KINDS in left:
+                self.passed += 1
+                continue
+            place = spot >> KIND
             job = edit.changed(place)
             if job is not None:
                 job = job.copy()

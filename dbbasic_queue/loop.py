@@ -72,21 +72,20 @@ class Loop:
 
     async def _work(self) -> None:
         while self._tasks:
-            room = self._limit - len(self._tasks)
-            if room > 0 and self._worker.claim_beside(room):
+            while (room := self._limit - len(self._tasks)) > 0 and self._worker.claim_beside(room):
                 self._begin(self._held.next(None))
             if not self._ended:
-                await self._until_one_ends()
+                await self._until_one_ends(self._worker.nap() if room > 0 else _TICK)
             ended, self._ended = self._ended, []
             for task in ended:
                 attempt = self._tasks.pop(task)
                 self._begin(self._held.next((attempt, self._cells(task, attempt))))
             self._mind_the_time()
 
-    async def _until_one_ends(self) -> None:
+    async def _until_one_ends(self, most: float) -> None:
         """Let the handlers go on; no longer than until the next look at the time."""
         self._waiting = self._loop.create_future()
-        timer = self._loop.call_later(_TICK, self._wake)
+        timer = self._loop.call_later(most, self._wake)
         await self._waiting
         timer.cancel()
 

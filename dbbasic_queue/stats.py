@@ -7,7 +7,7 @@ the time has not come, *retrying* after an attempt or *scheduled*.
 import os
 import time
 
-from . import after
+from . import admit, after
 from .errors import QueueError
 from .queue import Queue, default_queue
 from .tsv import PENDING, STATUSES
@@ -60,7 +60,8 @@ def stats(
     """Return the figures of a queue file, or of one queue or type in it; no lock is held meanwhile.
 
     `oldest_due_age` and `last_tick_age` are seconds; None when nothing is due, or no tick has run.
-    `workers` is None where it cannot be told, since the lock did not come free or is not ours.
+    `workers` is None where it cannot be told, since the lock did not come free or is not ours;
+    `paused`, the labels of paused queues, where their file cannot be read.
     """
     file = queue_file or default_queue()
     kinds = _Kinds(time.time())
@@ -92,6 +93,7 @@ def stats(
         "oldest_due_age": round(kinds.oldest_due, 3) if kinds.counts["due"] else None,
         "last_tick_age": last_tick_age(file),
         "workers": _live(file),
+        "paused": _paused(file, queue),
         "queues": dict(sorted(queues.items())),
         "types": dict(sorted(types.items())),
     }
@@ -109,6 +111,13 @@ def _live(file: Queue) -> int | None:
     try:
         return len(file.workers())
     except (QueueError, OSError):
+        return None
+
+
+def _paused(file: Queue, queue: str | None) -> list[str] | None:
+    try:
+        return [label for label in sorted(admit.paused(file.file)) if queue in (None, label)]
+    except QueueError:
         return None
 
 

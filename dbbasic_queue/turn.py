@@ -1,5 +1,6 @@
 """A worker's edits: fold its outcomes, take in the dead, claim, all in one rewrite."""
 
+import math
 import time
 from heapq import merge
 from operator import itemgetter
@@ -7,7 +8,8 @@ from operator import itemgetter
 from . import hint, log
 from .admit import Admit, paused
 from .after import settle
-from .claim import AT, Look
+from .claim import Look
+from .due import AT
 from .edit import Edit
 from .files import blocks
 from .job import Job
@@ -15,6 +17,7 @@ from .journal import WorkerFile
 from .options import Options
 from .queue import Queue
 from .recover import Dead, read_dead, recover, remove_if_empty
+from .run import clock
 from .tsv import PENDING, PROCESSING
 
 TYPE_CHECKING = False
@@ -47,7 +50,9 @@ class Turns:
         self._raised: list[object] = []  # `admit` functions of which that was logged
         self._begun = int(time.time())
         self._again = again  # ids of jobs put back by this worker: left to the next tick
+        self.took = 0.0  # seconds of the last edit under the lock
         self.left_some = False  # the last claim had no room for all that is due
+        self.ask_at = math.inf  # when an `admit` function may let another job start
         self.paused: frozenset[str] = frozenset()  # labels of queues from which nobody claims
         self.look = self._new_look()
 
@@ -65,11 +70,13 @@ class Turns:
         events: list[tuple[str, Job]] = []
         died: list[tuple[Job, str]] = []
         self.left_some = False
+        if room:
+            self.ask_at = math.inf
         try:
             with Edit(self._file, self._queue.lock_timeout, create=False) as e:
                 if not e.exists:
                     return None
-                now = time.time()
+                now, begun = time.time(), clock()
                 self._journal.renew_if_lost()
                 before, self.paused = self.paused, paused(self._file)
                 changed = self.paused != before or self.look.bound <= now
@@ -114,6 +121,7 @@ class Turns:
                 if leaving or not (keep or taken or not room or self._options.run_for):
                     self._journal.remove()
                 remove_if_empty(self._file)
+                self.took = clock() - begun
                 for job, worker in died:
                     text = "job %s %s attempt %d by %s: %s; now %s"
                     values = (job.id, job.type, job.attempts, worker, job.error or "", job.status)
@@ -219,6 +227,7 @@ class Turns:
     def _claim(self, e: Edit, met: list[Job], room: int, now: float) -> list[Job]:
         """Mark the next rows as mine, in order; they are run once the edit is on the disk."""
         look, gone, seen = self.look, set(), 0
+        left: set[int] = set()  # kinds of rows
         taken: list[Job] = []
         mark = b"%b.%d" % (self._journal.id.encode(), self._journal.k + 1)
         cells = {"status": PROCESSING, "worker": mark}
@@ -231,9 +240,11 @@ class Turns:
         ]
         waited.sort(key=itemgetter(0, 1))
         processing = look.processing
-        admit = Admit(e, self._options.admit, self._raised) if self._options.admit else None
+        admit = None
+        if self._options.admit:
+            admit = Admit(e, processing, self._options.admit, self._raised)
         most = max(LEAST_HELD, min(e.size // SHARE, MOST_HELD))
-        claimable = look.claimable(e, self._file.fd, now)
+        claimable = look.claimable(e, self._file.fd, now, left)
         for _, place, job in merge(waited, claimable) if waited else claimable:
             if len(taken) >= room or most <= 0:
                 self.left_some = True
@@ -244,12 +255,16 @@ class Turns:
                 continue  # a copied line: one at a time
             if only_now and (id in self._again or latest < job.created_at <= now):
                 continue  # left to the next tick
+            verdict = admit(job) if admit else False
+            if verdict is None:
+                if admit and admit.counts.all_such:
+                    look.leave_kind(job, left)
+                continue
             if not job.payload_is_json():
                 text = "%s: the payload of job %s cannot be read; the row is left as it is"
                 log.warn(text, self._queue.path, job.id)
                 continue
-            verdict = admit(job) if admit else False
-            if verdict is None:
+            if admit and not admit.note(job):
                 continue
             if worker is None or job.header is not e.header:
                 job = e.set(job, cells)
@@ -268,8 +283,10 @@ class Turns:
                 self.left_some = True
                 break
             taken.append(job)
+        if admit:
+            self.ask_at = admit.counts.ask_at
         if taken:
-            look.due.remove(gone, seen)
+            look.due.remove(gone, seen + look.passed)
             self._journal.k += 1
         return taken
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 LARGEST_CLAIM = 20_000
 EVENTS = ("completed", "failed", "retried", "snoozed", "cancelled", "recovered")
+_LONG = 0.05  # seconds that a look may take under the lock, to be taken at each occasion
 _TICK = 0.1  # seconds between two looks of the watching thread, and of an idle worker
 
 
@@ -72,6 +73,7 @@ class Worker:
         self._size, self._taken, self._taken_at = 1, 0, 0.0  # of the claim; when it was stored
         self._owes = False  # rows that could not be given back till now
         self._looked = clock()
+        self._rests_until = 0.0  # after a look that took long, and found jobs that may not start
         self._done = dict.fromkeys(EVENTS, 0)
         self._pid = os.getpid()
         self._over = threading.Event()
@@ -166,6 +168,8 @@ class Worker:
             self._size = max(1, min(grown, int(self._taken / spent / 2), LARGEST_CLAIM))
         self._taken = 0
         self._edit(max(self._size, room) if self.held.may_begin() else 0)
+        if not self._taken and self._turns.look.due and self._turns.took > _LONG:
+            self._rests_until = clock() + min(10 * self._turns.took, 2)
         return self._taken > 0  # also when the watching thread has given it back meanwhile
 
     def _wait(self) -> bool:
@@ -175,22 +179,32 @@ class Worker:
         self._looked = clock()
         self.stop.read_request(self.journal.path[:-4] + ".stop")  # there may be news all the time
         while self.held.may_begin():
-            time.sleep(min(_TICK, max(0.0, self.stop.until - clock())))
+            time.sleep(min(self.nap(), max(0.0, self.stop.until - clock())))
             if self.is_news():
                 return True
         return False
 
+    def nap(self) -> float:
+        """Return the seconds until the next look whether there is news."""
+        if not self.held.may_begin():
+            return _TICK
+        rests = max(self._rests_until, self._claims_from) - clock()
+        return min(_TICK, max(0.001, self._turns.ask_at - time.time(), rests))
+
     def is_news(self) -> bool:
         """Whether a turn may be worth it now."""
         look = self._turns.look
-        if look.bound <= time.time() or hint.stamp(self._file.path) != look.stamp:
+        if look.bound <= time.time():
+            return True
+        rests, asks = clock() < self._rests_until, self._turns.ask_at <= time.time()
+        if not rests and (asks or hint.stamp(self._file.path) != look.stamp):
             return True
         if clock() - self._looked >= 1:  # somebody may have died, or a limit may be free again
             self._looked = clock()
             self.stop.read_request(self.journal.path[:-4] + ".stop")
             hint.note_tick(self._file.real, 0)
             left = look.due or look.processing.keys() - self.held.running.keys() or look.ready
-            return bool(left or self._turns.paused)
+            return bool(left or self._turns.paused) and not rests
         return False
 
     # --- one edit
@@ -267,14 +281,12 @@ class Worker:
         return self.ended(attempt, self.run(attempt, self.outcome))
 
     def claim_beside(self, room: int) -> bool:
-        """Claim more while jobs run side by side, if it may be worth it; whether there is more.
-
-        What runs goes on, whatever becomes of that.
-        """
+        """Claim more while jobs run side by side, if it may be worth it; whether there is more."""
         if self.held.claimed or not self.held.may_begin() or clock() < self._claims_from:
             return False
         try:
-            return (self._turns.left_some or self.is_news()) and self.turn(room)
+            freed = self.held.outcomes and self._turns.look.due and clock() >= self._rests_until
+            return bool(self._turns.left_some or freed or self.is_news()) and self.turn(room)
         except (QueueError, OSError) as problem:
             log.warn("%s: %s", self._queue.path, str(problem))
             self._claims_from = clock() + 1

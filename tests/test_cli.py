@@ -516,6 +516,29 @@ def test_stats_is_for_people_too(ask, five):
     assert re.search(r"^high +0 +0 +0 +1 +0$", out, re.M)
 
 
+# --- pausing
+
+
+def test_a_paused_queue_is_told_by_stats_and_the_doctor_until_it_is_resumed(ask, five):
+    paused = [ask("pause default"), ask("pause default"), ask("stats"), ask("doctor")]
+    resumed = [ask("resume default"), ask("resume default"), ask("stats"), ask("doctor")]
+
+    assert [answer.status for answer in (*paused[:2], *resumed[:2])] == [0, 1, 0, 1]
+    assert [paused[0].out, resumed[0].out] == ["default\n", "default\n"]
+    assert "queue default is paused already" in paused[1].err
+    assert "queue default is not paused" in resumed[1].err
+    assert re.search(r"^paused +default$", paused[2].out, re.M)
+    assert "queue default is paused, and jobs of it are due: 1" in paused[3].out
+    assert not re.search(r"^paused|is paused", resumed[2].out + resumed[3].out, re.M)
+
+
+def test_pausing_prints_json_and_refuses_what_is_no_label(ask, five):
+    assert ask("pause mail --json").doc["paused"] == ["mail"]
+    assert ask("pause '../mail'").status == 2
+    assert ask("--file missing.tsv pause mail").status == 2
+    assert not os.path.exists("missing.tsv")
+
+
 # --- moving
 
 
@@ -952,6 +975,8 @@ EVERY = {
     "backup": "backup copy.tsv",
     "edit": "edit",
     "export": "export",
+    "pause": "pause mail",
+    "resume": "resume mail",
     "kill": "kill {pending}",
     "stop": "stop",
     "doctor": "doctor",

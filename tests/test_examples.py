@@ -369,6 +369,18 @@ def test_a_thousand_jobs_are_added_in_order_and_all_run():
     assert [job.result["sent_to"] for job in Queue().jobs()] == list(range(1, 1001))
 
 
+def test_limits_hold_back_what_may_not_start_yet():
+    printed, _ = run("limits.py")
+
+    seconds = [float(at) for at in re.findall(r"([\d.]+) s  {'call'", printed)]
+    assert len(seconds) == 8
+    assert seconds[5] - seconds[0] >= 0.1
+    assert printed.count("{'user': 'ada'}") == printed.count("{'user': 'bob'}") == 1
+    assert "left: 1 text to ada\n" in printed
+    assert printed.index("left:") < printed.index("{'index': 'shop'}")
+    assert "3 jobs of queue default are unfinished: full" in printed
+
+
 # Jobs that know each other
 
 

@@ -17,7 +17,7 @@ OURS = PACKAGE.name
 # The core in reading order: at the top of a module, imports go to the left only.
 CORE = (
     "errors tsv log files mount beside flock lock disk job after new lookup hint add edit queue"
-    " here layers journal recover run options outcome admit claim turn stop held worker"
+    " here layers journal recover run options outcome admit due claim turn stop held worker"
 ).split()
 LEAVES = ("errors", "tsv")  # these know nothing of ours but errors
 SHARED = ("group",)  # of what several features are made; it imports the core only

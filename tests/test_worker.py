@@ -19,7 +19,7 @@ import pytest
 from freezegun import freeze_time
 
 from dbbasic_queue import Discard, Queue, Retry, Snooze, current_job, worker
-from dbbasic_queue.claim import AT, PLACE, Due
+from dbbasic_queue.due import AT, KIND, SPOT, Due
 from dbbasic_queue.errors import BadArgument, JobTimeout, QueueBusy, QueueError
 from dbbasic_queue.tsv import COLUMNS
 
@@ -736,7 +736,13 @@ def test_the_order_of_due_rows_is_kept_through_all_that_happens_to_them():
     due, kept, places = Due(), [], iter(range(10, 10_000_000, 10))
 
     def some(count):
-        return [chance.choice((3, 5, 5, 8)) << AT | next(places) for _ in range(count)]
+        kinds = [
+            chance.choice((3, 5, 5, 8)) << AT | chance.randrange(1 << KIND) for _ in range(count)
+        ]
+        return [ticket | next(places) << KIND for ticket in kinds]
+
+    def place(ticket):
+        return (ticket & SPOT) >> KIND
 
     for _ in range(300):
         act = chance.choice(("add", "add", "put back", "claim", "move"))
@@ -745,23 +751,25 @@ def test_the_order_of_due_rows_is_kept_through_all_that_happens_to_them():
             due.add(new)
             kept += new
         elif act == "put back" and kept:
-            again = chance.choice(kept) + 1
-            if again not in kept:
+            again = chance.choice(kept) + (1 << KIND)
+            if place(again) not in map(place, kept):
                 due.add([again])
                 kept.append(again)
         elif act == "claim" and kept:
             taken = {t for t in sorted(kept)[: chance.randrange(1, 20)] if chance.random() < 0.9}
             taken = taken or {min(kept)}
-            due.remove({t & PLACE for t in taken}, 20)
+            due.remove({place(t) for t in taken}, 20)
             kept = [t for t in kept if t not in taken]
         elif act == "move" and kept:
             starts = sorted(chance.sample(range(0, next(places), 10), 3))
             due.move([start + 5 for start in starts], [0, 1000, 2000, 3000])
-            kept = [t + 1000 * sum(t & PLACE > start + 5 for start in starts) for t in kept]
+            kept = [
+                t + (1000 * sum(place(t) > start + 5 for start in starts) << KIND) for t in kept
+            ]
             places = iter(range(next(places) + 3000, 10_000_000, 10))
         kept.sort()
 
-        assert [key << AT | place for key, place in due.in_order()] == kept
+        assert [key << AT | spot for key, spot in due.in_order()] == kept
         assert len(due) == len(kept)
 
 

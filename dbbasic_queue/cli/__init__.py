@@ -92,6 +92,8 @@ COMMANDS = {
     "queue:export": _command("Write jobs as CSV, TSV or JSON", "export"),
     "queue:archive": _command("Move old finished jobs to the archive", "archive"),
     "queue:backup": _command("Copy the queue to a file", "backup"),
+    "queue:pause": _command("Let no worker claim a job of a queue", "pause"),
+    "queue:resume": _command("Let workers claim jobs of a paused queue again", "resume"),
     "queue:kill": _command("End running jobs", "kill"),
     "queue:stop": _command("Ask the live workers to stop", "stop"),
     "queue:schedule": _command("Jobs that come again: add, list, pause, resume", "schedule"),

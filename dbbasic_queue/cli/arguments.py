@@ -283,6 +283,20 @@ def _add_upkeep(add: "Callable[..., Parser]") -> None:
     p.add_argument("target", metavar="TARGET", help="the file to write; an old one is replaced")
 
     p = add(
+        "pause", control.pause, "Let no worker claim a job of this queue, until `resume`.",
+        """pause mail""",
+        "What runs goes on; jobs can be added.  The status is 1 when it was paused already.",
+    )  # fmt: skip
+    p.add_argument("label", metavar="LABEL", help="the queue; `default` for jobs without a label")
+
+    p = add(
+        "resume", control.resume, "Let workers claim jobs of this queue again.",
+        """resume mail""",
+        "Workers that wait see it within a second.  The status is 1 when it was not paused.",
+    )  # fmt: skip
+    p.add_argument("label", metavar="LABEL", help="the queue")
+
+    p = add(
         "stop", control.stop, "Ask the live workers to stop after their current jobs.",
         """stop
            stop mailer --wait 5m""",

@@ -1,14 +1,36 @@
-"""The commands that ask live workers: stop, and kill for one job of theirs."""
+"""The commands that ask live workers: pause, resume, stop, and kill for one job of theirs."""
 
 import time
 
-from .. import Queue
+from .. import Queue, limits
 from ..show import span
 from .output import Output, tell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
+
+
+def pause(queue: Queue, given: "Namespace", out: Output) -> int:
+    """Pause a queue, and print its label."""
+    changed = limits.pause(given.label, queue)
+    return _tell_change(queue, given.label, out, "" if changed else "is paused already")
+
+
+def resume(queue: Queue, given: "Namespace", out: Output) -> int:
+    """Resume a queue, and print its label."""
+    changed = limits.resume(given.label, queue)
+    return _tell_change(queue, given.label, out, "" if changed else "is not paused")
+
+
+def _tell_change(queue: Queue, label: str, out: Output, why_not: str) -> int:
+    if out.json:
+        out.document({"changed": not why_not, "paused": limits.paused(queue), "file": queue.path})
+    elif not why_not:
+        out.line(label)
+    if why_not:
+        tell(f"{queue.path}: queue {label} {why_not}")
+    return 1 if why_not else 0
 
 
 def stop(queue: Queue, given: "Namespace", out: Output) -> int:

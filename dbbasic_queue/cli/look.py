@@ -75,6 +75,9 @@ def stats(queue: Queue, given: "Namespace", out: Output) -> int:
     out.lines("oldest due", "nothing is due" if age is None else f"for {span(age)}", 10)
     out.lines("last tick", "none yet" if tick is None else f"{span(tick)} ago", 10)
     out.lines("workers", "cannot be told" if live is None else str(live), 10)
+    if found["paused"] or found["paused"] is None:
+        labels = found["paused"]
+        out.lines("paused", "cannot be told" if labels is None else ", ".join(labels), 10)
     for name in ("queues", "types"):
         if found[name]:
             head = (name[:-1].upper(), *map(str.upper, found["statuses"]))

@@ -13,7 +13,7 @@ from .finding import Finding as Finding
 from .lines import Lines, look_at_file
 from .mending import mend as mend
 from .places import look_at_cron, look_at_mount, look_at_permissions
-from .workers import look_at_leftovers, look_at_lock, look_at_workers
+from .workers import look_at_leftovers, look_at_lock, look_at_pauses, look_at_workers
 
 
 def examine(queue_file: Queue | None = None) -> list[Finding]:
@@ -26,5 +26,6 @@ def examine(queue_file: Queue | None = None) -> list[Finding]:
         findings += look_at_mount(queue)
         findings += look_at_lock(queue, seen)
         findings += look_at_workers(queue, seen)
+        findings += look_at_pauses(queue, seen)
         findings += look_at_leftovers(queue)
     return [*findings, *look_at_cron(queue)]

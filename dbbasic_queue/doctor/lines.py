@@ -37,6 +37,7 @@ class Lines:
         self.rows = 0
         self.held: dict[str, list[Job]] = {}  # processing jobs by worker
         self.due = 0
+        self.due_in: dict[str, int] = {}  # by queue
         self.oldest_due = 0.0  # seconds
 
 
@@ -217,6 +218,7 @@ def _note(job: Job, seen: Lines, now: float) -> None:
         seen.held.setdefault(worker_of(job)[0], []).append(job)
     elif job.status == "pending" and not job.after and job.is_due(now):
         seen.due += 1
+        seen.due_in[job.queue] = seen.due_in.get(job.queue, 0) + 1
         seen.oldest_due = max(seen.oldest_due, now - job.run_at)
 
 

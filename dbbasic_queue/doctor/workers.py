@@ -3,6 +3,7 @@
 import os
 import time
 
+from ..admit import paused
 from ..beside import open_regular
 from ..errors import QueueBusy, QueueError
 from ..files import read_all
@@ -130,6 +131,19 @@ def _look_at_ticks(queue: Queue, seen: Lines, live: int) -> Finding:
         text = f"jobs due: {seen.due}, the oldest for {seen.oldest_due:.0f} s, and {last}"
         return problem("ticks", text, "is the crontab line there, and what does its log say?")
     return ok("ticks", f"{last}; jobs due: {seen.due}")
+
+
+def look_at_pauses(queue: Queue, seen: Lines) -> "Iterator[Finding]":
+    """Look which queues are paused while jobs of theirs are due."""
+    try:
+        labels = sorted(paused(queue.file))
+    except QueueError as error:
+        yield problem("paused", str(error), "look what stands there: no worker runs anything")
+        return
+    for label in labels:
+        if label in seen.due_in:
+            text = f"queue {label} is paused, and jobs of it are due: {seen.due_in[label]}"
+            yield note("paused", text, f"when they may run: dbbasic-queue resume {label}")
 
 
 # --- what crashes left
