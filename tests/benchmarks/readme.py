@@ -14,8 +14,8 @@ from record import LIMIT, at, best, figure, ours, peers, quicker, short, value
 RESULTS = Path(__file__).resolve().parent / "results"
 HERE = "tests/benchmarks/results"
 ROWS = (
-    ("enqueue-off",), ("enqueue",), ("bulk",), ("drain",), ("drain-full",), ("idle-tick",),
-    ("get-job",), ("memory-idle", "memory-drain"), ("together",), ("beside",),
+    ("enqueue-off",), ("enqueue",), ("drain",), ("drain-full",), ("idle-tick",),
+    ("get-job",), ("memory-idle", "memory-drain"), ("together",),
 )  # fmt: skip
 HEAD = "| median | ours | best peer, like for like | ratio | a quicker one | limit | goals met |"
 UNITS = "µs|ms|MB|×|s"
