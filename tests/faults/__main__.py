@@ -20,6 +20,7 @@ PARTS = {
     "hell": "Handlers from hell: each beside good jobs, in one process, a pool and an event loop",
     "security": "Rows, modes and owners, links and pipes that others plant",
     "safeguards": "Proof that it notices: one safeguard at a time is taken away",
+    "features": "Features under kills, by themselves and together; every graph of four; time zones",
     "soak": "Many at once: producers, workers, kills, stops, hand edits, deletions",
 }
 
