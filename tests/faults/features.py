@@ -25,7 +25,7 @@ PARTS = {
     "limits, pauses, bounds": features_limits,
     "all of them in one file": together,
 }
-CASES = 60  # of each, when bounded; together's are its kills
+CASES = 50  # of each, when bounded; together's are its kills
 
 
 def campaign(bounded):

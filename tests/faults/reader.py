@@ -106,7 +106,7 @@ def leftovers(path):
     found = [name for name in found if not same_file(path, path.with_name(name))]
     for entry in side.rglob("*") if side.is_dir() else ():
         name = str(entry.relative_to(side))
-        kept = name in KEPT or name.partition("/")[0] == "archive"
+        kept = name in KEPT or name.partition("/")[0] in ("archive", "limits")
         if not kept or entry.name.endswith(".tmp"):
             found.append(f"{side.name}/{name}")
     return found

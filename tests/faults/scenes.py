@@ -17,6 +17,7 @@ import freezegun
 from dbbasic_queue import Discard, Queue, QueueError, Snooze, byhand, current_job
 from dbbasic_queue.batch import enqueue_batch
 from dbbasic_queue.chain import enqueue_chain
+from dbbasic_queue.limits import concurrency, rate
 from dbbasic_queue.new import new_job
 from dbbasic_queue.schedule import add_schedule, serving
 from dbbasic_queue.unique import enqueue_unique
@@ -397,6 +398,13 @@ def tick(folder):
     folder.note("told", "ticked")
 
 
+def tick_with_limits(folder):
+    """A tick in which a job may start only when two limits let it, and its start is noted."""
+    limits = [rate(9, 60, type="discard"), concurrency(1, type="discard")]
+    folder.tick(admit=limits)
+    folder.note("told", "ticked")
+
+
 # --- all of it
 
 
@@ -434,7 +442,7 @@ SCENES = {
     "archive with a new column": Scene(an_archive, archive, verdict.archived, FINISHED),
     "backup": Scene(an_old_backup, backup, verdict.copied),
     "tick": Scene(every_kind, tick, verdict.ticked),
-    "tick with every feature": Scene(every_feature, tick, verdict.ticked),
+    "tick with every feature": Scene(every_feature, tick_with_limits, verdict.ticked),
     "recovery": Scene(a_dead_worker, tick, verdict.ticked),
     "recovery, killed twice": Scene(a_dead_worker, tick, verdict.ticked, faults=KILL, again=2),
     "recovery, killed thrice": Scene(a_dead_worker, tick, verdict.ticked, faults=KILL, again=3),

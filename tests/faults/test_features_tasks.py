@@ -14,10 +14,10 @@ pytestmark = pytest.mark.faults
 
 
 def test_failed_is_called_for_each_job_that_failed_when_workers_are_killed(tmp_path):
-    result = features_tasks.run(60, tmp_path)
+    result = features_tasks.run(50, tmp_path)
 
     assert result.violations == []
-    assert (result.cases, result.killed > 300) == (60, True)
+    assert (result.cases, result.killed > 300) == (50, True)
 
 
 def test_failed_is_called_when_the_time_limit_ends_the_process(tmp_path):
