@@ -48,6 +48,7 @@ def test_a_pause_is_seen_by_a_worker_between_two_of_its_claims(queue, paused):
     assert statuses(queue) == ["completed", "completed", "pending"]
 
 
+@pytest.mark.soak
 def test_a_worker_that_waits_sees_that_a_queue_is_resumed(queue, paused, run_python):
     paused("default")
     worker = run_python(

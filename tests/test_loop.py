@@ -378,6 +378,7 @@ def test_an_idle_worker_with_concurrency_takes_what_comes(queue):
     assert queue.counts() == {"completed": 3}
 
 
+@pytest.mark.soak
 def test_what_a_handler_keeps_from_job_to_job_works_in_later_batches(queue):
     kept = {}
 

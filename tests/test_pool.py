@@ -146,6 +146,7 @@ def test_every_job_goes_to_one_of_the_workers(queue, work):
     assert [queue.get(one).attempts for one in ids[::50]] == [1] * 20
 
 
+@pytest.mark.soak
 def test_more_workers_are_started_while_jobs_wait(queue, run_python, tmp_path):
     queue.enqueue_many([("nap", None)] * 4)
     code = """
@@ -250,6 +251,7 @@ def test_p16_a_job_that_hears_nothing_goes_back_uncharged_when_the_grace_is_over
     assert (queue.get(id).status, queue.get(id).attempts) == ("pending", 0)
 
 
+@pytest.mark.soak
 def test_a_pool_whose_time_is_over_starts_no_worker_for_what_still_waits(queue, work):
     queue.enqueue_many([("nap", 0.25)] * 40)
 
@@ -298,6 +300,7 @@ FORKS_THAT_FAIL = """
 """
 
 
+@pytest.mark.soak
 def test_a_worker_that_cannot_be_forked_at_the_moment_comes_later(queue, tmp_path, run_python):
     ids = queue.enqueue_many([("nap",), ("nap",)])
     code = FORKS_THAT_FAIL.format(which="(2, 3)", again=0.1)
@@ -309,6 +312,7 @@ def test_a_worker_that_cannot_be_forked_at_the_moment_comes_later(queue, tmp_pat
     assert len({queue.get(id).result for id in ids}) == 2
 
 
+@pytest.mark.soak
 def test_a_worker_that_is_missing_keeps_its_place_while_the_others_are_busy(
     queue, tmp_path, run_python
 ):

@@ -870,6 +870,7 @@ def test_p17_a_child_that_a_handler_forks_and_that_comes_back_changes_nothing(qu
     assert [(queue.get(id).status, queue.get(id).attempts) for id in ids] == [("completed", 1)] * 2
 
 
+@pytest.mark.soak
 def test_p10_an_idle_worker_takes_in_another_that_dies_within_a_second(queue, monkeypatch):
     id = queue.enqueue("t")
     other = os.open(claimed_by(queue, "w-1-abc"), os.O_RDWR)

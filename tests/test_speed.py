@@ -390,6 +390,7 @@ def test_a_look_at_the_whole_file_does_not_load_it(queues):
     assert peaks[MANY] - peaks[FEW] < 6000
 
 
+@pytest.mark.soak
 def test_a_worker_that_idles_uses_less_than_two_hundredths_of_a_core(tmp_path):
     queue = Queue(tmp_path / "queue.tsv", sync="off")
     queue.enqueue("note", run_at=time.time() + 3600)
