@@ -10,7 +10,11 @@ import freezegun
 import pytest
 
 from dbbasic_queue import QueueError, Snooze, current_job, enqueue
+from dbbasic_queue.batch import enqueue_batch
+from dbbasic_queue.chain import enqueue_chain
 from dbbasic_queue.testing import (
+    assert_batched,
+    assert_chained,
     assert_enqueued,
     assert_not_enqueued,
     drain,
@@ -180,6 +184,30 @@ def test_that_nothing_was_enqueued_can_be_asserted(temporary):
 
     with pytest.raises(AssertionError, match="1 jobs"):
         assert_not_enqueued()
+
+
+def test_a_chain_and_a_batch_can_be_asserted_and_drained_to_their_ends(temporary):
+    enqueue_chain([("extract",), ("load",)], name="ETL", catch=("mail",))
+    enqueue_batch([("page", n) for n in range(3)], then=("bind",))
+
+    drain(dict.fromkeys(["extract", "load", "mail", "page", "bind"], str))
+
+    assert assert_chained("extract", "load", name="ETL").ok
+    assert assert_batched(*["page"] * 3).progress == 100
+    assert [job.type for job in assert_enqueued("bind")] == ["bind"]
+
+
+@pytest.mark.parametrize(
+    "types,options",
+    [(["load", "extract"], {}), (["extract"], {}), (["extract", "load"], {"name": "no"})],
+)
+def test_a_chain_that_is_not_there_is_an_error_that_says_which_are(temporary, types, options):
+    enqueue_chain([("extract",), ("load",)], name="ETL")
+
+    with pytest.raises(AssertionError, match="name='ETL' of extract, load"):
+        assert_chained(*types, **options)
+    with pytest.raises(AssertionError, match="has 0"):
+        assert_batched(*types)
 
 
 def test_the_fixture_gives_each_test_a_queue_of_its_own(pytester):

@@ -18,7 +18,12 @@ from ..here import queue_here
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from typing import Any
+    from typing import Any, TypeVar
+
+    from ..batch import Batch
+    from ..chain import Chain
+
+    G = TypeVar("G", Batch, Chain)
 
 _ANY: "Any" = object()
 _SHOWN = 20  # rows of a failed assertion's text
@@ -159,6 +164,53 @@ def assert_not_enqueued(
     if found:
         asked = _asked(job_type, payload, queue)
         raise AssertionError(f"{len(found)} jobs with {asked}; {_content(file)}")
+
+
+def assert_chained(
+    *types: "Any", name: str | None = None, queue_file: Queue | None = None
+) -> "Chain":
+    """Check that a chain whose steps are of these types, in this order, was enqueued; return it.
+
+    A type is a text or a task; `name` is the chain's.  AssertionError says which chains there are.
+    """
+    from ..chain import get_chain
+
+    return _group("chain", get_chain, types, name, queue_here(queue_file))
+
+
+def assert_batched(
+    *types: "Any", name: str | None = None, queue_file: Queue | None = None
+) -> "Batch":
+    """Check that a batch or workflow whose jobs are of these types was enqueued; return it.
+
+    One for each job, in the order of adding: `assert_batched(*["thumbnail"] * 10)`.
+    """
+    from ..batch import get_batch
+
+    return _group("batch", get_batch, types, name, queue_here(queue_file))
+
+
+def _group(
+    kind: str,
+    get: "Callable[..., G | None]",
+    types: "Sequence[Any]",
+    name: str | None,
+    file: Queue,
+) -> "G":
+    """Return the first chain or batch of these types and that name."""
+    wanted = [_name(one) for one in types]
+    seen: list[str] = []
+    ids = dict.fromkeys(job.group for job in file.jobs() if (job.group or "").startswith(kind))
+    for id in ids:
+        found = get(id, queue_file=file)
+        if found is None:
+            continue
+        has = [job.type for job in found.jobs()]
+        if has == wanted and name in (None, found.name):
+            return found
+        seen.append(f"name={found.name!r} of {', '.join(has[:_SHOWN])}")
+    asked = f"{kind} of {', '.join(map(str, wanted))}" + (f" with name={name!r}" if name else "")
+    raise AssertionError("\n  ".join([f"no {asked}; {file.path} has {len(seen)}", *seen[:_SHOWN]]))
 
 
 def _matching(
