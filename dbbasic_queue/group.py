@@ -8,7 +8,7 @@ import json
 import os
 import time
 
-from .after import names
+from .after import is_callback
 from .beside import is_folder, open_regular
 from .errors import BadArgument, QueueError, UnknownJob
 from .files import blocks, read_header
@@ -216,11 +216,6 @@ def _archived(queue: Queue, needle: bytes, group: str) -> "Iterator[Job]":
 def members(queue: Queue, group: str) -> "Iterator[Job]":
     """Yield the members of a group as they are now."""
     return (job for job in rows(queue, group) if not is_callback(job))
-
-
-def is_callback(job: Job) -> bool:
-    """Whether a row waits for the group whose label it has."""
-    return names(job.after or "", job.group or "")
 
 
 def group_here() -> str:
