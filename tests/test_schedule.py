@@ -911,3 +911,23 @@ def test_work_serves_schedules_too(ask, queue, add, tmp_path, monkeypatch, clock
     assert ask("work", "served_by_work:ALL")[0] == 0
 
     assert queue.counts() == {"completed": 2, "pending": 1}
+
+
+def test_a_schedule_declared_just_after_its_removal_and_its_run_stays(queue, add, clock):
+    add(every=60)
+    clock.tick(60)
+
+    def after_the_run(job, call_next):
+        result = call_next(job)
+        if job.type == "schedule":  # its outcome is not in the file yet
+            sut.remove_schedule("often", queue_file=queue)
+            assert sut.schedules(queue) == []
+            with pytest.raises(UnknownJob):
+                sut.pause_schedule("often", queue_file=queue)
+            add(every=60)
+        return result
+
+    queue.process_jobs(sut.serving({"note": print}), middleware=[after_the_run], max_jobs=1)
+
+    assert [row.status for row in rows(queue)] == ["completed", "cancelled", "pending"]
+    assert only(queue).spec == "every 1m"

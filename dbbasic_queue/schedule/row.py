@@ -184,17 +184,30 @@ def is_live(row: Job) -> bool:
     return row.status in UNFINISHED and not ((plan := readable(row)) and plan.is_over)
 
 
+def _follows(row: Job, before: Job) -> bool:
+    """Whether one row was added by the run of another, which then goes on no more."""
+    return f'"follows": "{before.id}"'.encode() in row.raw("payload")
+
+
 def live_row_in(e: Edit, name: str) -> Job | None:
     """Return the row with which a schedule goes on, in an edit."""
-    return next((row for row in reversed(rows_of(e, name)) if is_live(row)), None)
+    later: list[Job] = []
+    for row in reversed(rows_of(e, name)):
+        if is_live(row) and not any(_follows(one, row) for one in later):
+            return row
+        later.append(row)
+    return None
 
 
 def live_rows(queue: Queue) -> "dict[str, Job]":
     """Return the row with which each schedule goes on, by name; read without the lock."""
-    found = {}
+    found: dict[str, Job] = {}
     for row in queue.jobs(type=TYPE):
+        name = row.cell("unique").rpartition("@")[0] or row.id
         if row.status in UNFINISHED and is_live(row):
-            found[row.cell("unique").rpartition("@")[0] or row.id] = row
+            found[name] = row
+        elif name in found and _follows(row, found[name]):
+            del found[name]
     return found
 
 
