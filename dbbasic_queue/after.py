@@ -24,6 +24,7 @@ MET, OPEN, NEVER = "met", "open", "never"
 WAITING = (b"\tok:", b"\tnotok:", b"\tany:")  # how the cell begins
 LABEL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 _HEX = frozenset("0123456789abcdef")
+_LOOKS = 8  # of an edit for one group each
 
 
 class Condition:
@@ -39,13 +40,13 @@ class Condition:
 
 
 class GroupCount:
-    """The members of a group: whether there are any, whether some have not finished, and how many
-    are failed or cancelled.
+    """The members of a group: whether there are any (or how many), whether some have not finished
+    (or how many), and how many are failed or cancelled.
     """
 
     __slots__ = ("any", "notok", "open")
 
-    def __init__(self, any: bool, open: bool, notok: int) -> None:
+    def __init__(self, any: int, open: int, notok: int) -> None:
         self.any = any
         self.open = open
         self.notok = notok
@@ -93,6 +94,11 @@ def names(cell: str, group: str) -> bool:
     return bool(cell) and any(
         part.partition("@")[2].partition("~")[0] == group for part in cell.split(" ")
     )
+
+
+def is_callback(job: "Job") -> bool:
+    """Whether a row waits for the group whose label it has."""
+    return names(job.after or "", job.group or "")
 
 
 def named(cell: str) -> list[str]:
@@ -162,7 +168,7 @@ def count(edit: "Edit", group: str) -> GroupCount:
 
     def among(rows: "Iterable[Job]") -> "Iterator[Job]":
         for job in rows:
-            if job.raw("group") == cell and not names(job.cell("after"), group):
+            if job.raw("group") == cell and not is_callback(job):
                 yield job
 
     wrong = among(edit.rows((b"\tfailed\t", b"\tcancelled\t")))
@@ -173,12 +179,62 @@ def count(edit: "Edit", group: str) -> GroupCount:
     return GroupCount(first is not None, open, notok)
 
 
+class Groups:
+    """What an edit knows of the groups in its file: each is counted when it is asked for, and all
+    of them in one look when that is often.
+    """
+
+    def __init__(self, edit: "Edit") -> None:
+        self._edit = edit
+        self._known: dict[str, GroupCount] = {}
+        self._looks = 0
+        self._is_whole = False  # all groups are known, and kept
+
+    def count(self, group: str) -> GroupCount:
+        found = self._known.get(group)
+        if found is None and self._looks == _LOOKS and not self._is_whole:
+            self._known.clear()
+            self._is_whole = True
+            for job in self._edit.rows():
+                self.take(job)
+            found = self._known.get(group)
+        if found is None and self._is_whole:
+            found = GroupCount(0, 0, 0)
+        elif found is None:
+            self._looks += 1
+            found = self._known[group] = count(self._edit, group)
+        return found
+
+    def take(self, new: "Job | None", old: "Job | None" = None) -> None:
+        """Take in that the edit has put one version of a job, or none, in the place of another."""
+        for job, step in (old, -1), (new, 1):
+            if job is not None and (found := self._of(job)):
+                found.any += step
+                found.open += 0 if job.finished else step
+                found.notok += step if job.status in ("failed", "cancelled") else 0
+
+    def follow(self, job: "Job") -> None:
+        """Take in that an unfinished job has new cells where it stood."""
+        if found := self._of(job):
+            found.open -= job.finished
+            found.notok += job.status in ("failed", "cancelled")
+
+    def _of(self, job: "Job") -> GroupCount | None:
+        """Return the count to keep of a job's group; where there is none, forget the group."""
+        if not (self._known or self._is_whole) or not job.raw("group") or is_callback(job):
+            return None
+        if self._is_whole:
+            return self._known.setdefault(job.cell("group"), GroupCount(0, 0, 0))
+        self._known.pop(job.cell("group"), None)
+        return None
+
+
 def refuse_unknown(edit: "Edit", jobs: "list[Job]") -> None:
     """Raise BadArgument when a new job waits for one that is nowhere, nor among them."""
     from graphlib import CycleError, TopologicalSorter
 
     ids = {job.id for job in jobs}
-    labels = {job.group for job in jobs if not names(job.after or "", job.group or "")}
+    labels = {job.group for job in jobs if not is_callback(job)}
     graph: dict[str, list[str]] = {}
     for job in jobs:
         for condition in parse(job.after) if job.after else ():

@@ -71,7 +71,7 @@ def enqueue_workflow(
     ids = dict(zip(jobs, new_ids(len(jobs)), strict=True))
     given = []
     for key, item in zip(jobs, group.items(jobs.values(), "a workflow"), strict=True):
-        own = item.get("after")
+        own, ids[key] = item.get("after"), item.get("id") or ids[key]
         given.append(item | {"group": id, "id": ids[key], "after": as_cell(own) if own else None})
     for key, parents in after.items():
         names = [parents] if isinstance(parents, str) else list(parents)

@@ -44,7 +44,10 @@ def as_payload(
 def bind(
     task: str, signature: Signature, args: "tuple[Any, ...]", kwargs: "Mapping[str, Any]"
 ) -> "dict[str, Any]":
-    """Return the arguments of a call by name, those of `*args` as one list."""
+    """Return the arguments of a call by name, those of `*args` as one list.
+
+    Of `**kwargs` a name that is a parameter's too, which a positional one allows, gets two stars.
+    """
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as problem:
@@ -53,7 +56,8 @@ def bind(
     for name, value in bound.arguments.items():
         kind = signature.parameters[name].kind
         if kind is Parameter.VAR_KEYWORD:
-            named |= value
+            for one, its_value in value.items():
+                named[f"**{one}" if one in signature.parameters else one] = its_value
         else:
             named[name] = list(value) if kind is Parameter.VAR_POSITIONAL else value
     return named

@@ -1,7 +1,7 @@
 """Jobs one after the other: all rows are added at once, and each waits for the one before."""
 
 from . import group
-from .after import as_cell, parse
+from .after import as_cell, is_callback, parse
 from .errors import BadArgument, UnknownJob
 from .here import current_job, queue_here
 from .job import new_ids
@@ -32,7 +32,7 @@ class Chain(group.Group):
     def _follow(self, found: "Iterable[Job]") -> "Iterator[Job]":
         reached = False
         for job in found:
-            if not reached and not group.is_callback(job):
+            if not reached and not is_callback(job):
                 self.current_step += 1
                 self.current_type = job.type
                 reached = not job.finished

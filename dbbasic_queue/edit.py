@@ -47,7 +47,7 @@ class Edit:
         self._moves: tuple[list[int], list[int]] = ([], [0])
         self.added: list[Job] = []
         self._by_id: dict[bytes, Job | None] = {}
-        self._counts: dict[str, after.GroupCount] = {}
+        self._groups = after.Groups(self)
         self._wanted: set[str] = set()
         self.ended = False  # a job finished or went, and others may wait for it
         self._committed = False
@@ -159,8 +159,7 @@ class Edit:
 
     def count_group(self, group: str) -> "after.GroupCount":
         """Count a group's members: the rows with its label whose own `after` does not name it."""
-        found = self._counts[group] = self._counts.get(group) or after.count(self, group)
-        return found
+        return self._groups.count(group)
 
     def last_rows(self, needle: bytes) -> "Iterator[Job]":
         """Yield what this edit has changed, then the other rows with a needle from the end on."""
@@ -211,8 +210,7 @@ class Edit:
         """
         self._by_id[job.cells[0]] = self._changed[job.at] = job
         self.ended = self.ended or job.cells[3] in FINISHED
-        if self._counts:
-            self._counts.clear()
+        self._groups.follow(job)
 
     def put(self, old: Job, new: Job) -> Job:
         """Put one version of a job in the place of another."""
@@ -221,9 +219,7 @@ class Edit:
         if new.header is not self.header:
             self._wanted |= new.columns_in_use() - self.header.index.keys()
         self._by_id[new.cells[0]] = new
-        if self._counts:
-            self._counts.pop(old.cell("group"), None)
-            self._counts.pop(new.cell("group"), None)
+        self._groups.take(new, old)
         if new.at < 0:
             self.added = [new if job.cells[0] == new.cells[0] else job for job in self.added]
         else:
@@ -252,7 +248,8 @@ class Edit:
             after.refuse_unknown(self, jobs)
         self._by_id.update((job.cells[0], job) for job in jobs)
         self.added += jobs
-        self._counts.clear()
+        for job in jobs:
+            self._groups.take(job)
         return [job.id for job in jobs]
 
     def _refuse_duplicates(self, given: list[bytes]) -> None:
@@ -267,7 +264,7 @@ class Edit:
         """Delete a job's row."""
         job = self._present(job)
         self._by_id[job.cells[0]] = None
-        self._counts.clear()
+        self._groups.take(None, job)
         self.ended = True
         if job.at < 0:
             self.added = [other for other in self.added if other.cells[0] != job.cells[0]]

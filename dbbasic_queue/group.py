@@ -8,7 +8,7 @@ import json
 import os
 import time
 
-from .after import names
+from .after import is_callback, is_label
 from .beside import is_folder, open_regular
 from .errors import BadArgument, QueueError, UnknownJob
 from .files import blocks, read_header
@@ -24,6 +24,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
+
+    from .edit import Edit
 
     # (type, payload), (type, payload, run_at), or a mapping of enqueue's arguments.
     Item = tuple[Any, ...] | dict[str, Any]
@@ -172,6 +174,8 @@ def add(queue: Queue, given: "list[dict[str, Any]]") -> "list[Job]":
 
 def rows(queue: Queue, group: str) -> "Iterator[Job]":
     """Yield each row of a group as it is now, archived ones first."""
+    if not is_label(group):
+        return
     needle = b"\t%b\t" % group.encode()
     seen = set()
     for job in _archived(queue, needle, group):
@@ -218,11 +222,6 @@ def members(queue: Queue, group: str) -> "Iterator[Job]":
     return (job for job in rows(queue, group) if not is_callback(job))
 
 
-def is_callback(job: Job) -> bool:
-    """Whether a row waits for the group whose label it has."""
-    return names(job.after or "", job.group or "")
-
-
 def group_here() -> str:
     """Return the label of the job that runs here; BadArgument when it has none."""
     job = current_job()
@@ -234,6 +233,14 @@ def group_here() -> str:
 # --- changing
 
 
+def _found(e: "Edit", group: str) -> "list[Job]":
+    """Return the rows of a group that the file has; UnknownJob when there are none."""
+    found = list(e.find("group", group)) if is_label(group) else []
+    if not found:
+        raise UnknownJob(f"{e.path}: no job is in the group {group!r:.120}")
+    return found
+
+
 def append(
     queue: Queue, group: str, given: "list[dict[str, Any]]", *, in_a_row: bool = False
 ) -> list[str]:
@@ -243,9 +250,7 @@ def append(
     """
     made = list(new_jobs(one | {"group": group} for one in given))
     with queue.edit() as e:
-        found = [job for job in e.find("group", group) if not is_callback(job)]
-        if not found:
-            raise UnknownJob(f"{queue.path}: no job is in the group {group!r:.120}")
+        found = [job for job in _found(e, group) if not is_callback(job)]
         if all(job.finished for job in found):
             raise BadArgument(f"{queue.path}: {group} has finished: nothing can be added")
         if in_a_row:
@@ -267,9 +272,7 @@ def cancel(queue: Queue, group: str) -> int:
     """
     count = 0
     with queue.edit() as e:
-        found = list(e.find("group", group))
-        if not found:
-            raise UnknownJob(f"{queue.path}: no job is in the group {group!r:.120}")
+        found = _found(e, group)
         ended = {
             "status": b"cancelled",
             "finished_at": b"%.3f" % time.time(),

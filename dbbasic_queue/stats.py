@@ -136,7 +136,7 @@ def _met(file: Queue, cells: set[str]) -> set[str]:
         if job.id in ids:
             ids[job.id] = job.status
         members = groups.get(job.group or "")
-        if members and not after.names(job.cell("after"), job.group or ""):
+        if members and not after.is_callback(job):
             members.any = True
             members.open = members.open or not job.finished
             members.notok += job.status in ("failed", "cancelled")

@@ -9,6 +9,7 @@ from freezegun import freeze_time
 
 from dbbasic_queue import after, current_job
 from dbbasic_queue.errors import BadArgument
+from dbbasic_queue.new import new_job
 from dbbasic_queue.tsv import STATUSES
 
 A, B = "00000000000000aa", "00000000000000bb"
@@ -540,3 +541,53 @@ def test_a_long_row_of_cancellations_counts_a_group_once(queue, monkeypatch):
 
     assert [job.status for job in queue.jobs(type="last")] == ["cancelled"]
     assert len(counted) <= 3
+
+
+def test_many_groups_that_end_together_are_counted_in_one_look(queue, monkeypatch):
+    for number in range(40):
+        queue.enqueue("good", group=f"g{number}")
+        queue.enqueue("child", after=f"ok:@g{number}")
+    counted = []
+    real = after.count
+    monkeypatch.setattr(after, "count", lambda *given: counted.append(1) or real(*given))
+
+    tick(queue)
+
+    assert queue.counts("type", "status") == {("good", "completed"): 40, ("child", "completed"): 40}
+    assert len(counted) <= 20  # in the edits of this tick; not one for each
+
+
+def test_a_long_chain_that_breaks_counts_its_group_a_few_times(queue, monkeypatch):
+    before = queue.enqueue("bad", group="g")
+    for _ in range(40):
+        before = queue.enqueue("good", after=before, group="g")
+    queue.enqueue("child", after="notok:@g")
+    counted = []
+    real = after.count
+    monkeypatch.setattr(after, "count", lambda *given: counted.append(1) or real(*given))
+
+    tick(queue)
+
+    assert queue.counts("status") == {"failed": 1, "cancelled": 40, "completed": 1}
+    assert len(counted) <= 20
+
+
+def test_counts_of_all_groups_follow_what_the_edit_changes(queue):
+    for number in range(12):
+        queue.enqueue_many([{"job_type": "good", "group": f"g{number}"} for _ in range(2)])
+        queue.enqueue("child", after=f"any:@g{number}", group=f"g{number}")
+
+    with queue.edit() as e:
+        for number in range(12):
+            e.count_group(f"g{number}")
+        first, second = (job for job in e.find("group", "g0") if not job.after)
+        e.change(first, status="failed", finished_at=1)
+        e.change(first, status="cancelled")
+        e.change(second, group="g1")
+        e.remove(next(e.find("group", "g2")))
+        e.add(new_job("good", group="g3"))
+        found = [e.count_group(f"g{number}") for number in (0, 1, 2, 3, 99)]
+
+    assert [(one.any, one.open, one.notok) for one in found] == [
+        (1, 0, 1), (3, 3, 0), (1, 1, 0), (3, 3, 0), (0, 0, 0),
+    ]  # fmt: skip

@@ -283,3 +283,23 @@ def test_a_batch_of_many_makes_no_long_row(queue):
     lines = Path(queue.path).read_bytes().splitlines()
     assert max(map(len, lines)) < 250
     assert isinstance(made, Batch) and made.total == 3000
+
+
+@pytest.mark.parametrize("id", [None, "", "a b", 7])
+def test_what_is_no_label_names_no_batch_and_no_job_without_one(queue, id):
+    queue.enqueue("good")
+
+    assert get_batch(id, queue_file=queue) is None
+    for change in (cancel_batch, lambda id, **more: append(id, [("good", 1)], **more)):
+        with pytest.raises((UnknownJob, BadArgument)):
+            change(id, queue_file=queue)
+    assert queue.counts("type", "status") == {("good", "pending"): 1}
+
+
+def test_a_job_of_a_workflow_keeps_the_id_it_was_given(queue):
+    own = "00000000000000ab"
+    jobs = {"a": {"job_type": "good", "id": own}, "b": ("good", 2)}
+
+    found = enqueue_workflow(jobs, {"b": ["a"]}, queue_file=queue).jobs()
+
+    assert [(job.id == own, job.after) for job in found] == [(True, None), (False, f"ok:{own}")]

@@ -70,7 +70,9 @@ def only(queue):
 
 
 def test_a_schedule_is_a_pending_row_that_tells_all_of_it(queue, add, clock):
-    row_id = add("nightly", "report", {"of": "sales"}, cron="30 2 * * *", tz=BERLIN, max_count=9)
+    row_id = add(
+        "nightly", "report", {"of": "sales"}, cron="30 2 * * *", tz=BERLIN, max_count=10**30
+    )
 
     [row] = rows(queue)
     assert (row.id, row.status, row.cell("unique")) == (
@@ -80,8 +82,9 @@ def test_a_schedule_is_a_pending_row_that_tells_all_of_it(queue, add, clock):
     assert (row.max_attempts, row.backoff) == (2**31 - 1, "linear:60:3600")
     assert row.payload == {
         "slot": "2026-06-02T00:30:00Z", "count": 0, "cron": "30 2 * * *", "tz": BERLIN,
-        "max_count": 9, "type": "report", "payload": {"of": "sales"}, "schedule": "nightly",
+        "max_count": 10**30, "type": "report", "payload": {"of": "sales"}, "schedule": "nightly",
     }  # fmt: skip
+    assert only(queue).max_count == 10**30
 
 
 def test_the_same_declaration_again_writes_nothing(queue, add, clock):
@@ -606,6 +609,48 @@ def test_a_spoilt_row_is_shown_and_mended_by_its_declaration(queue, add, tick, c
     assert tick() == ["01 12:02:00"]
 
 
+@pytest.mark.parametrize(
+    "cell",
+    [
+        {"slot": None}, {"since": None}, {"count": "2"}, {"max_count": "3"}, {"every": 0},
+        {"every": -60}, {"every": None}, {"cron": "* * * * *"}, {"tz": None}, {"mark": 5},
+        {"mark": "end"}, {"catch_up": "all"}, {"queue": "a b"}, {"priority": "high"},
+        {"type": "schedule"}, {"slot": "9999-12-31T23:59:59Z"}, {"every": 1.5},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_is_edited_by_hand_to_nonsense_holds_only_its_own_schedule(
+    queue, add, tick, clock, cell
+):
+    add("sound", every=60)
+    row_id = add("spoilt", every=60)
+    with queue.edit() as e:
+        row = e.get(row_id)
+        e.change(row, payload=row.payload | cell)
+
+    clock.tick(60)
+    assert tick() == ["01 12:01:00"]
+    clock.tick(60)
+    assert tick() == ["01 12:02:00"]
+
+    shown = {one.name: one.error for one in sut.schedules(queue)}
+    assert shown["sound"] is None and "describes no schedule" in shown["spoilt"]
+    assert add("spoilt", every=60) == row_id
+    assert [one.spec for one in sut.schedules(queue)] == ["every 1m"] * 2
+
+
+def test_a_zone_that_this_machine_does_not_know_hides_no_other_schedule(queue, add, clock):
+    add("sound", every=60)
+    row_id = add("far", every=60)
+    with queue.edit() as e:
+        e.change(e.get(row_id), payload=e.get(row_id).payload | {"tz": "Mars/Olympus"})
+
+    far, sound = sut.schedules(queue)
+
+    assert (sound.spec, sound.error) == ("every 1m", None)
+    assert "Mars/Olympus" in far.error
+
+
 # --- pause, resume, run, remove
 
 
@@ -866,3 +911,23 @@ def test_work_serves_schedules_too(ask, queue, add, tmp_path, monkeypatch, clock
     assert ask("work", "served_by_work:ALL")[0] == 0
 
     assert queue.counts() == {"completed": 2, "pending": 1}
+
+
+def test_a_schedule_declared_just_after_its_removal_and_its_run_stays(queue, add, clock):
+    add(every=60)
+    clock.tick(60)
+
+    def after_the_run(job, call_next):
+        result = call_next(job)
+        if job.type == "schedule":  # its outcome is not in the file yet
+            sut.remove_schedule("often", queue_file=queue)
+            assert sut.schedules(queue) == []
+            with pytest.raises(UnknownJob):
+                sut.pause_schedule("often", queue_file=queue)
+            add(every=60)
+        return result
+
+    queue.process_jobs(sut.serving({"note": print}), middleware=[after_the_run], max_jobs=1)
+
+    assert [row.status for row in rows(queue)] == ["completed", "cancelled", "pending"]
+    assert only(queue).spec == "every 1m"

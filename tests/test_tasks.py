@@ -781,6 +781,31 @@ def test_unique_by_all_arguments_tells_them_apart(tasks):
     assert sync.enqueue(a=1, b=2) == sync.enqueue(b=2, a=1)
 
 
+def test_unique_tells_calls_apart_whose_keywords_are_named_as_other_parameters(tasks):
+    @tasks.task(unique=True)
+    def sync(first, /, *args, **more):
+        return None
+
+    calls = [
+        sync.enqueue(5, first=5),
+        sync.enqueue(6, first=5),
+        sync.enqueue(1, 2, args=[3]),
+        sync.enqueue(1, 4, args=[3]),
+        sync.enqueue(1, 3),
+    ]
+
+    assert len(set(calls)) == 5
+
+
+def test_an_argument_is_checked_though_a_keyword_has_its_name(tasks):
+    @tasks.task
+    def sync(first, /, **more):
+        return None
+
+    with pytest.raises(BadArgument, match="argument first"):
+        sync.enqueue((1, 2), first=3)
+
+
 def test_unique_for_makes_the_result_a_cache(tasks, queue, run):
     @tasks.task(unique=True, unique_for=timedelta(hours=1))
     def count(n):

@@ -226,3 +226,16 @@ def test_the_fixture_gives_each_test_a_queue_of_its_own(pytester):
     )
 
     pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=2)
+
+
+def test_a_drain_by_several_processes_returns_what_they_finished(temporary):
+    temporary.cancel(enqueue("before"))
+    for number in range(3):
+        enqueue("good", number)
+    enqueue("bad", max_attempts=1)
+
+    finished = drain({"good": lambda payload: payload, "bad": fail}, processes=2)
+
+    assert sorted((job.type, job.status) for job in finished) == [
+        ("bad", "failed"), *[("good", "completed")] * 3,
+    ]  # fmt: skip

@@ -3,8 +3,9 @@
 import time
 from dataclasses import dataclass
 
+from ..errors import BadArgument
 from ..here import queue_here
-from .row import PAUSED, Plan, live_row, live_rows, read, readable
+from .row import PAUSED, Plan, live_row, live_rows, read
 from .slots import datetime_of, zone_of
 
 TYPE_CHECKING = False
@@ -42,22 +43,14 @@ def schedules(queue_file: "Queue | None" = None) -> list[Schedule]:
 
 
 def _schedule(name: str, row: "Job") -> Schedule:
-    plan = readable(row)
-    if plan is None:
-        return Schedule(
-            name,
-            "",
-            "",
-            "",
-            None,
-            0,
-            None,
-            False,
-            row.error or "its payload cannot be read",
-            row.id,
-        )
+    try:
+        plan = read(row)
+        zone = zone_of(plan.tz)
+    except BadArgument as problem:
+        error = row.error or str(problem)
+        return Schedule(name, "", "", "", None, 0, None, False, error, row.id)
     paused = plan.mark == PAUSED
-    at = None if paused else datetime_of(plan.slot, zone_of(plan.tz))
+    at = None if paused else datetime_of(plan.slot, zone)
     return Schedule(
         name, plan.type, spec(plan), plan.tz, at, plan.count, plan.max_count, paused, row.error,
         row.id,

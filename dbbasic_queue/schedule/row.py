@@ -7,6 +7,7 @@ that has run says that too (`mark`).
 
 import time
 from dataclasses import dataclass, fields, replace
+from math import inf
 
 from ..disk import unhurried
 from ..edit import Edit
@@ -15,11 +16,11 @@ from ..job import Job
 from ..new import LATEST, new_job
 from ..queue import Queue
 from ..tsv import load
-from .slots import Called, Cron, Every, slot_of, text_of, zone_of
+from .slots import DAY, Called, Cron, Every, slot_of, text_of, zone_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any, TypeVar
 
     from .slots import Step
@@ -32,6 +33,7 @@ SKIPPED = 300  # seconds by which a slot may be late with catch_up="skip"
 UNFINISHED = ("pending", "processing")
 _LEAST = 1 - 2**31
 _TIMES = ("slot", "run_at", "since")
+_BOUNDS = {"count": (0, inf), "max_count": (1, inf), "every": (1, 2**31 - 1)}
 
 
 @dataclass(frozen=True)
@@ -133,11 +135,35 @@ def read(row: Job) -> Plan:
             if values.get(name) is not None:
                 values[name] = slot_of(values[name])
         plan = Plan(**values)
-        if not plan.schedule or not plan.type:
-            raise ValueError("it has no name or no type")
+        if (wrong := next(_wrong(plan), None)) is not None:
+            raise ValueError(f"{wrong}={getattr(plan, wrong)!r:.80}")
+        plan.job({})  # which checks what is for the job
         return plan
     except (ValueError, TypeError, AttributeError) as problem:
         raise BadArgument(f"row {row.id} describes no schedule: {problem}") from problem
+
+
+def _wrong(plan: Plan) -> "Iterator[str]":
+    """Yield the names of what `add_schedule` does not write: somebody did by hand."""
+    for name in ("slot", "count", "since", "run_at", "max_count", "every"):
+        value = getattr(plan, name)
+        least, most = _BOUNDS.get(name, (0, LATEST - 2 * DAY))  # a zone may be a day ahead
+        if not (type(value) is int and least <= value <= most) and (
+            value is not None or name in ("slot", "count", "since")
+        ):
+            yield name
+    given = [name for name in ("cron", "every", "next") if getattr(plan, name) is not None]
+    if len(given) != 1:
+        yield given[0] if given else "cron"
+    for name in ("tz", "type", "schedule", *given):
+        if name != "every" and not (isinstance(getattr(plan, name), str) and getattr(plan, name)):
+            yield name
+    if plan.mark not in ("", PAUSED, REMOVED, ENDED):
+        yield "mark"
+    if plan.catch_up not in ("once", "skip"):
+        yield "catch_up"
+    if plan.type == TYPE:
+        yield "type"
 
 
 def readable(row: Job) -> Plan | None:
@@ -158,17 +184,30 @@ def is_live(row: Job) -> bool:
     return row.status in UNFINISHED and not ((plan := readable(row)) and plan.is_over)
 
 
+def _follows(row: Job, before: Job) -> bool:
+    """Whether one row was added by the run of another, which then goes on no more."""
+    return f'"follows": "{before.id}"'.encode() in row.raw("payload")
+
+
 def live_row_in(e: Edit, name: str) -> Job | None:
     """Return the row with which a schedule goes on, in an edit."""
-    return next((row for row in reversed(rows_of(e, name)) if is_live(row)), None)
+    later: list[Job] = []
+    for row in reversed(rows_of(e, name)):
+        if is_live(row) and not any(_follows(one, row) for one in later):
+            return row
+        later.append(row)
+    return None
 
 
 def live_rows(queue: Queue) -> "dict[str, Job]":
     """Return the row with which each schedule goes on, by name; read without the lock."""
-    found = {}
+    found: dict[str, Job] = {}
     for row in queue.jobs(type=TYPE):
+        name = row.cell("unique").rpartition("@")[0] or row.id
         if row.status in UNFINISHED and is_live(row):
-            found[row.cell("unique").rpartition("@")[0] or row.id] = row
+            found[name] = row
+        elif name in found and _follows(row, found[name]):
+            del found[name]
     return found
 
 

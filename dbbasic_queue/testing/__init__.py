@@ -70,6 +70,7 @@ def drain(
     """
     queue = queue_here(queue_file)
     finished: list[Job] = []
+    had_finished = {job.id for job in queue.jobs() if job.finished}
 
     def note(event: str, job: Job) -> None:
         if event in ("completed", "failed", "cancelled"):
@@ -87,10 +88,16 @@ def drain(
             if at is None and options.get("admit") and step <= _LONGEST_STEP:
                 at, step = time.time() + step, step * 2  # a limit may let one start then
             if at is None or (until is not None and at > until):
-                return finished
+                return finished or _finished_since(queue, had_finished)
             clock.pop_all().close()
             clock.enter_context(_clock_at(at))
     raise RuntimeError(f"{queue.path}: after 10,000 ticks jobs are left; give until=")
+
+
+def _finished_since(queue: Queue, before: "set[str]") -> list[Job]:
+    """Return what the processes of a pool have finished: their listeners are not ours."""
+    found = [job for job in queue.jobs() if job.finished and job.id not in before]
+    return sorted(found, key=lambda job: job.finished_at or 0)
 
 
 def _stamp(queue: Queue) -> tuple[int, int, int]:
