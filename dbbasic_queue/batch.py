@@ -46,7 +46,7 @@ def enqueue_batch(
     given = [one | {"group": id} for one in group.items(jobs, "a batch")]
     given[0] = group.with_columns(given[0], said)
     given += group.callbacks(id, allow_failures, then=then, catch=catch, finally_=finally_)
-    return Batch(id, queue, group.add(queue, given))
+    return Batch(id, queue, group.add(queue, given, "a batch"))
 
 
 def enqueue_workflow(
@@ -66,25 +66,41 @@ def enqueue_workflow(
     in its order.  A job whose parents do not all complete is cancelled.  BadArgument for names that
     are none, and for jobs that wait for each other.  See `enqueue_batch` for the rest.
     """
+    for what, mapping in (("jobs", jobs), ("after", after)):
+        if not hasattr(mapping, "keys"):
+            raise BadArgument(f"{what}={mapping!r:.80} is no mapping of names")
     queue, id = queue_here(queue_file), group.label("batch")
     said = group.about(name, allow_failures)
     ids = dict(zip(jobs, new_ids(len(jobs)), strict=True))
-    given = []
+    given: list[dict[str, Any]] = []
     for key, item in zip(jobs, group.items(jobs.values(), "a workflow"), strict=True):
         own, ids[key] = item.get("after"), item.get("id") or ids[key]
         given.append(item | {"group": id, "id": ids[key], "after": as_cell(own) if own else None})
-    for key, parents in after.items():
-        names = [parents] if isinstance(parents, str) else list(parents)
+    parents_of = {
+        key: [names] if isinstance(names, str) else list(names) for key, names in after.items()
+    }
+    by_name = dict(zip(ids, given, strict=True))
+    for key, names in parents_of.items():
         for one in (key, *names):
             if one not in ids:
                 raise BadArgument(f"after={{{key!r}: {names!r}}}: no job is called {one!r}")
         if names:
-            job = given[list(ids).index(key)]
+            job = by_name[key]
             wanted = "ok:" + ",".join(ids[one] for one in names)
             job["after"] = f"{wanted} {job['after']}" if job["after"] else wanted
+    _refuse_circles(parents_of)
     given[0] = group.with_columns(given[0], said)
     given += group.callbacks(id, allow_failures, then=then, catch=catch, finally_=finally_)
-    return Batch(id, queue, group.add(queue, given))
+    return Batch(id, queue, group.add(queue, given, "a workflow"))
+
+
+def _refuse_circles(after: "dict[str, list[str]]") -> None:
+    from graphlib import CycleError, TopologicalSorter
+
+    try:
+        TopologicalSorter(after).prepare()
+    except CycleError as error:
+        raise BadArgument(f"these jobs wait for each other: {', '.join(error.args[1])}") from None
 
 
 def get_batch(id: str, *, queue_file: Queue | None = None) -> Batch | None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Chain(group.Group):
     """A chain as it was when it was asked for; see `Group` for its figures.
 
-    `current_step` is the number, from 1, of the first step that has not finished, or of the last
-    step; `current_type` is that step's type.
+    `current_step` is the number, from 1, of the first step that has not completed, so of the one
+    that failed, or of the last step; `current_type` is that step's type.
     """
 
     current_step = 0
@@ -35,7 +35,7 @@ class Chain(group.Group):
             if not reached and not is_callback(job):
                 self.current_step += 1
                 self.current_type = job.type
-                reached = not job.finished
+                reached = job.status != "completed"
             yield job
 
 
@@ -66,7 +66,7 @@ def enqueue_chain(
         given.append(step | {"group": id, "id": last, "after": wanted or None})
     given[0] = group.with_columns(given[0], said)
     given += group.callbacks(id, 0, then=then, catch=catch, finally_=finally_)
-    return Chain(id, queue, group.add(queue, given))
+    return Chain(id, queue, group.add(queue, given, "a chain"))
 
 
 def get_chain(id: str, *, queue_file: Queue | None = None) -> Chain | None:
@@ -94,14 +94,19 @@ def cancel_chain(id: str, *, queue_file: Queue | None = None) -> int:
 def previous_results(*, queue_file: Queue | None = None) -> "list[Any]":
     """Return the results of the jobs that this handler's job has waited for, in their order.
 
-    BadArgument when it has waited for none, UnknownJob when one of them is gone.
+    Of a group, as `then` waits for one, those of its completed jobs.  BadArgument when it has
+    waited for none, UnknownJob when one of them is gone.
     """
     job, queue = current_job(), queue_here(queue_file)
-    ids = [id for condition in parse(job.after) for id in condition.ids] if job.after else []
-    if not ids:
+    conditions = parse(job.after) if job.after else []
+    if not conditions:
         raise BadArgument(f"job {job.id} of type {job.type} has waited for no other job")
     found = []
-    for id in ids:
+    for condition in conditions:
+        if condition.group:
+            every = group.members(queue, condition.group)
+            found += [one.result for one in every if one.status == "completed"]
+    for id in [id for condition in conditions for id in condition.ids]:
         before = queue.get(id)
         if before is None:
             raise UnknownJob(f"{queue.path}: no job has the id {id}, for which {job.id} waited")
@@ -110,5 +115,8 @@ def previous_results(*, queue_file: Queue | None = None) -> "list[Any]":
 
 
 def previous_result(*, queue_file: Queue | None = None) -> "Any":
-    """Return the result of the job before the one that runs here; of several, of the last one."""
-    return previous_results(queue_file=queue_file)[-1]
+    """Return the result of the job before the one that runs here; of several, of the last one.
+
+    None where none of them has completed.
+    """
+    return next(reversed(previous_results(queue_file=queue_file)), None)

@@ -119,7 +119,7 @@ def as_arguments(item: "Item", what: str) -> "dict[str, Any]":
     else:
         raise BadArgument(
             f"{what}: {item!r:.200} is neither (type, payload), (type, payload, run_at) nor a"
-            " mapping of enqueue's arguments"
+            " mapping of enqueue's arguments, such as task.job(…)"
         )
     if given.get("group"):
         raise BadArgument(f"{what}: group={given['group']!r:.80}: the group is made here")
@@ -160,9 +160,9 @@ def with_columns(arguments: "dict[str, Any]", columns: "dict[str, str]") -> "dic
     return arguments | {"columns": {**arguments.get("columns", {}), **columns}}
 
 
-def add(queue: Queue, given: "list[dict[str, Any]]") -> "list[Job]":
+def add(queue: Queue, given: "list[dict[str, Any]]", what: str) -> "list[Job]":
     """Add jobs in one append and return them."""
-    made = list(new_jobs(given))
+    made = list(new_jobs(given, what))
     with queue.edit() as e:
         e.add_all(made)
     tell(queue.listeners, "enqueued", made)
@@ -248,7 +248,7 @@ def append(
 
     UnknownJob when there is no such group, BadArgument when it has finished.
     """
-    made = list(new_jobs(one | {"group": group} for one in given))
+    made = list(new_jobs((one | {"group": group} for one in given), f"append to {group}"))
     with queue.edit() as e:
         found = [job for job in _found(e, group) if not is_callback(job)]
         if all(job.finished for job in found):

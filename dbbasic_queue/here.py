@@ -27,4 +27,8 @@ def current_job() -> "Job":
 
 def queue_here(queue_file: Queue | None = None) -> Queue:
     """Return the queue given, else the one whose worker runs here, else the default queue."""
-    return queue_file or working.get(None) or default_queue()
+    if queue_file is None:
+        return working.get(None) or default_queue()
+    if not isinstance(queue_file, Queue):
+        raise BadArgument(f"queue_file={queue_file!r:.80} is no Queue: give Queue(path)")
+    return queue_file

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     When = float | datetime | timedelta | None
     Backoff = Callable[[int], float]
 
+EARLIEST = 10**8  # 1973: a smaller number of seconds is meant from now on
 LATEST = 253402300799  # the last second of the year 9999
 DEFAULT_BACKOFF = "exponential:60:86400"
 TYPE_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.:-")
@@ -52,7 +53,7 @@ def new_job(
     now = time.time()
     created = due = b"%d" % now
     if run_at is not None:
-        at = unix_time(run_at)
+        at = start_time(run_at)
         if at > now:
             due = b"%d" % math.ceil(at)
     if id is not None and (not isinstance(id, str) or not is_id(id)):
@@ -89,13 +90,16 @@ def new_job(
     return _with_columns(job, columns) if columns else job
 
 
-def new_jobs(several: "Iterable[tuple[Any, ...] | dict[str, Any]]") -> "Iterator[Job]":
-    """Yield the jobs of `enqueue_many`; BadArgument says which of them is wrong."""
+def new_jobs(
+    several: "Iterable[tuple[Any, ...] | dict[str, Any]]", what: str = "enqueue_many"
+) -> "Iterator[Job]":
+    """Yield the jobs of a call of `what`; BadArgument says which of them is wrong."""
     for number, one in enumerate(several):
         try:
             job = new_job(**one) if isinstance(one, dict) else new_job(*one)
         except (BadArgument, TypeError) as problem:
-            raise BadArgument(f"job {number} of enqueue_many: {problem}") from problem
+            text = str(problem).replace("new_job()", "enqueue()")
+            raise BadArgument(f"job {number} of {what}: {text}") from problem
         yield job
 
 
@@ -127,12 +131,24 @@ def _label(what: str, value: object) -> None:
         raise BadArgument(f"{what}={value!r:.200}: a {what} is 1 to 100 letters, digits, _ . or -")
 
 
+def start_time(run_at: "When") -> float:
+    """Return Unix seconds as `unix_time`; BadArgument for seconds that count from now."""
+    at = unix_time(run_at)
+    if 0 < at < EARLIEST:
+        raise BadArgument(
+            f"run_at={run_at!r:.80} as Unix time is near 1970; from now on is a timedelta:"
+            f" run_at=timedelta(seconds={run_at!r:.80})"
+        )
+    return at
+
+
 def unix_time(run_at: "When") -> float:
     """Return Unix seconds for a Unix time, an aware datetime, or a timedelta from now."""
     at: Any = run_at
     if isinstance(run_at, str):
         raise BadArgument(
-            f"run_at={run_at!r:.80} is no time; for a queue of that name write queue={run_at!r:.80}"
+            f"run_at={run_at!r:.80} is no time: give Unix seconds, an aware datetime or a timedelta"
+            f"; for a queue of that name write queue={run_at!r:.80}"
         )
     if hasattr(at, "total_seconds"):
         at = time.time() + at.total_seconds()

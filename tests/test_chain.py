@@ -169,3 +169,25 @@ def test_a_result_that_is_gone_is_named(queue):
     queue.process_jobs(HANDLERS | {"look": look}, max_attempts=1)
 
     assert re.search(f"no job has the id {before}", list(queue.jobs())[-1].error)
+
+
+def test_what_follows_a_chain_reads_the_result_of_its_last_step(queue):
+    enqueue_chain([("double", 1), ("double",)], then=("double",), queue_file=queue)
+
+    queue.process_jobs(HANDLERS)
+
+    assert [job.result for job in queue.jobs()] == [2, 4, 8]
+
+
+def test_a_broken_chain_stands_at_the_step_that_failed(queue):
+    made = enqueue_chain([("say", 1), ("bad",), ("say",), ("say",)], queue_file=queue)
+
+    queue.process_jobs(HANDLERS, max_attempts=1)
+
+    found = get_chain(made.id, queue_file=queue)
+    assert (found.current_step, found.current_type, found.ok) == (2, "bad", False)
+
+
+def test_a_queue_file_is_a_queue(tmp_path):
+    with pytest.raises(BadArgument, match=r"give Queue\(path\)"):
+        enqueue_chain([("say", 1)], queue_file=str(tmp_path / "queue.tsv"))

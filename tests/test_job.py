@@ -441,3 +441,15 @@ def test_only_a_running_job_can_record(queue):
         job.record(progress="50")
     with pytest.raises(BadArgument, match="no job runs"):
         current_job()
+
+
+@pytest.mark.parametrize("seconds", [1, 60, 86400.5, 10**8 - 1])
+def test_seconds_from_now_are_no_unix_time(queue, seconds):
+    with pytest.raises(BadArgument, match=r"near 1970; .* run_at=timedelta\(seconds="):
+        queue.enqueue("run", run_at=seconds)
+
+
+def test_a_time_that_is_long_past_is_now(queue):
+    ids = [queue.enqueue("run", run_at=at) for at in (0, -5, 10**8)]
+
+    assert all(queue.get(id).run_at == queue.get(id).created_at for id in ids)

@@ -625,3 +625,12 @@ def test_async_handlers_start_as_soon_as_a_limit_lets_them(queue, limit, most):
 
     assert completed(queue) == 8
     assert max(side_by_side) == most
+
+
+def test_the_key_of_a_tasks_call_is_an_argument_given_by_name(queue):
+    for name in ("ana", "ben", "ana"):
+        queue.enqueue("send", {"args": [], "kwargs": {"to": name}})
+
+    queue.process_jobs({"send": lambda payload: None}, admit=[rate(1, 3600, type="send", key="to")])
+
+    assert [job.status for job in queue.jobs()] == ["completed", "completed", "pending"]

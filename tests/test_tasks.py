@@ -1011,3 +1011,17 @@ def test_a_task_that_is_async_is_seen_as_such(tasks):
         pass
 
     assert is_async(fetch.function)
+
+
+def test_a_task_in_the_place_of_its_handler_makes_the_call_of_its_payload(queue):
+    tasks = Tasks()
+
+    @tasks.task(queue_file=queue)
+    def greet(name, twice=False):
+        return f"Hello, {name}!" * (1 + twice)
+
+    greet.enqueue("Ana", twice=True)
+    queue.process_jobs({"greet": greet})
+
+    assert next(queue.jobs()).result == "Hello, Ana!Hello, Ana!"
+    assert greet("Ben") == "Hello, Ben!"

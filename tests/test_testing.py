@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import freezegun
 import pytest
@@ -12,6 +12,8 @@ import pytest
 from dbbasic_queue import QueueError, Snooze, current_job, enqueue
 from dbbasic_queue.batch import enqueue_batch
 from dbbasic_queue.chain import enqueue_chain
+from dbbasic_queue.errors import BadArgument
+from dbbasic_queue.schedule import add_schedule, pause_schedule, serving
 from dbbasic_queue.testing import (
     assert_batched,
     assert_chained,
@@ -182,7 +184,7 @@ def test_that_nothing_was_enqueued_can_be_asserted(temporary):
     assert_not_enqueued()
     enqueue("mail")
 
-    with pytest.raises(AssertionError, match="1 jobs"):
+    with pytest.raises(AssertionError, match="there is a job"):
         assert_not_enqueued()
 
 
@@ -239,3 +241,49 @@ def test_a_drain_by_several_processes_returns_what_they_finished(temporary):
     assert sorted((job.type, job.status) for job in finished) == [
         ("bad", "failed"), *[("good", "completed")] * 3,
     ]  # fmt: skip
+
+
+def test_a_drain_runs_no_real_queue(tmp_path):
+    enqueue("charge")
+
+    with pytest.raises(QueueError, match=r"data/queue\.tsv: use temporary_queue"):
+        drain({"charge": print})
+
+
+def test_a_drain_of_a_queue_that_is_named_runs_that(queue):
+    queue.enqueue("mail")
+
+    assert len(drain({"mail": print}, queue_file=queue)) == 1
+
+
+@pytest.mark.parametrize("until", [timedelta(days=2), datetime(2030, 2, 2, tzinfo=timezone.utc)])
+def test_until_is_any_time_that_a_job_can_have(temporary, until):
+    with freezegun.freeze_time("2030-01-31"):
+        for days in (1, 5):
+            enqueue("report", run_at=timedelta(days=days))
+
+        assert len(drain({"report": print}, until=until)) == 1
+
+
+@pytest.mark.parametrize("until", [7200, "tomorrow"])
+def test_until_is_no_number_of_seconds(temporary, until):
+    with pytest.raises(BadArgument, match="until="):
+        drain({}, until=until)
+
+
+def test_a_drain_goes_through_the_slots_of_a_schedule_until_it_is_told(temporary):
+    handlers = serving({"report": lambda payload: None})
+    add_schedule("often", "report", every=3600)
+
+    with pytest.raises(QueueError, match="the schedule often has no end: give until="):
+        drain(handlers)
+    finished = drain(handlers, until=timedelta(hours=3, minutes=1))
+
+    assert [job.type for job in finished].count("report") == 3
+
+
+def test_a_paused_schedule_is_not_waited_for(temporary):
+    add_schedule("often", "report", every=3600)
+    pause_schedule("often")
+
+    assert drain(serving({"report": print})) == []

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SHOWN = 80  # characters of a bad line
+OURS = ("unique", "about", "on_failure", "cpu_seconds", "peak_mb")  # which features bring
 EDITOR = "put it right in an editor"
 _MARKS = {
     b"\xef\xbb\xbf": "UTF-8 with a byte order mark",
@@ -106,7 +107,7 @@ def _look(fd: int, path: str, st: os.stat_result, seen: Lines) -> "Iterator[Find
 
 
 def _look_at_header(header: Header) -> "Iterator[Finding]":
-    theirs = [name for name in header.columns if name not in COLUMNS]
+    theirs = [name for name in header.columns if name not in COLUMNS and name not in OURS]
     missing = [name for name in COLUMNS if name not in header.index]
     if theirs:
         yield note("header", f"columns of others, kept as they are: {', '.join(theirs)}")

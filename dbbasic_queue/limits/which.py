@@ -54,7 +54,7 @@ class Which:
         if callable(self.key):
             value = self.key(payload)
         else:
-            value = payload.get(self.key) if isinstance(payload, dict) else None
+            value = _field(payload, self.key)
         text = dump(value, f"the key of job {job.id}")
         if len(text) <= _LONGEST:
             return text
@@ -83,6 +83,17 @@ class Which:
         words = repr((sorted(self.types), sorted(self.queues), callable(self.key), key))
         plain = "+".join([*self.types, *self.queues]).replace(":", "_")[:60] or "all"
         return f"{plain}-{sha256(words.encode()).hexdigest()[:8]}"
+
+
+def _field(payload: "Any", name: str) -> "Any":
+    """Return a field of a payload; of a call of a task, the argument given by that name."""
+    if (
+        isinstance(payload, dict)
+        and name not in payload
+        and isinstance(payload.get("kwargs"), dict)
+    ):
+        payload = payload["kwargs"]
+    return payload.get(name) if isinstance(payload, dict) else None
 
 
 def _texts(what: str, given: "Texts") -> list[str]:

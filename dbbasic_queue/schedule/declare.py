@@ -8,7 +8,7 @@ from ..after import is_label
 from ..errors import BadArgument, UnknownJob, in_seconds
 from ..here import queue_here
 from ..log import tell
-from ..new import unix_time
+from ..new import start_time
 from ..tsv import dump, load
 from .row import (
     ENDED,
@@ -166,7 +166,7 @@ def _with_first_slot(plan: Plan, run_at: "When") -> Plan:
         return replace(plan, slot=now + plan.every)
     if run_at is None:
         raise BadArgument(f"next={plan.next!r:.80} needs run_at=, the first slot")
-    given = ceil(unix_time(run_at))
+    given = ceil(start_time(run_at))
     if given <= 0:
         raise BadArgument(f"run_at={run_at!r:.80} is before 1970")
     slot = given

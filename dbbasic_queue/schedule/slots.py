@@ -109,7 +109,8 @@ class Cron:
         fields = NAMED.get(words, words).split()
         if len(fields) != 5:
             raise BadArgument(
-                f"cron={words!r:.80} has {len(fields)} fields: minute, hour, day, month, weekday"
+                f"cron={words!r:.80} has {len(fields)} fields, not five: minute, hour, day, month,"
+                " weekday (for seconds there is every=)"
             )
         try:
             self._days = CronSim(" ".join(fields), datetime(2000, 1, 1))

@@ -112,7 +112,7 @@ class Tasks(dict[str, Callable[[Any], Any]]):
                 f" {_place(task.function)} a name of its own, @task(name=...)"
             )
         self._tasks[task.name] = task
-        self[task.name] = handler_of(task, layers)
+        self[task.name] = task.handler = handler_of(task, layers)
         if task.tells:
             self[task.name + FAILURE] = teller_of(task)
 
@@ -120,7 +120,8 @@ class Tasks(dict[str, Callable[[Any], Any]]):
 def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
     if not isinstance(function, type):
         if not callable(function) or inspect.isgeneratorfunction(function):
-            raise BadArgument(f"{function!r:.80} cannot be a task: it is no plain function")
+            text = "it is no plain function; a name is given as @task(name=…)"
+            raise BadArgument(f"{function!r:.80} cannot be a task: {text}")
         return function
     if not callable(getattr(function, "handle", None)):
         raise BadArgument(f"{_place(function)} cannot be a task: it has no handle(self)")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 from .. import Queue
 from ..call import as_payload, check_job, key_of, signature_of
 from ..errors import BadArgument
-from ..here import queue_here
+from ..here import queue_here, running
 from ..unique import enqueue_unique
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ class Task(Generic[P, R]):
 
     Calling the task calls the function, or makes the instance, here and now: no row.
     """
+
+    handler: Callable[[Any], Any]  # what a worker calls with the payload
 
     def __init__(
         self,
@@ -56,7 +58,16 @@ class Task(Generic[P, R]):
         return f"<Task {self.name}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if self._is_handler_here(args, kwargs):
+            return self.handler(args[0])  # type: ignore[no-any-return]
         return self.function(*args, **kwargs)
+
+    def _is_handler_here(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether a worker calls this task itself as the handler of its type."""
+        attempt = running.get(None)
+        if attempt is None or kwargs or len(args) != 1:
+            return False
+        return attempt.claimed.type == self.name and args[0] is attempt.payload
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """Add a job that makes this call, and return its id.

@@ -13,11 +13,13 @@ from contextlib import ExitStack, contextmanager
 
 from dbbasic_queue import Job, Queue, QueueError
 
+from ..errors import BadArgument
 from ..here import queue_here
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from datetime import datetime, timedelta
     from typing import Any, TypeVar
 
     from ..batch import Batch
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 _ANY: "Any" = object()
 _SHOWN = 20  # rows of a failed assertion's text
+_NEVER = 250_000_000_000  # the year 9892: paused schedules stand behind it
+_temporary: list[str] = []  # the queue files of now
 _LONGEST_STEP = 86_400  # seconds that the clock is moved while limits let nothing start
 
 
@@ -42,9 +46,11 @@ def temporary_queue(sync: str = "off") -> "Iterator[Queue]":
     with tempfile.TemporaryDirectory(prefix="queue-") as folder:
         path = os.path.join(folder, "queue.tsv")
         os.environ.update(zip(names, (path, sync), strict=True))
+        _temporary.append(path)
         try:
             yield Queue(path)
         finally:
+            _temporary.remove(path)
             for name, value in before.items():
                 if value is None:
                     os.environ.pop(name, None)
@@ -55,7 +61,7 @@ def temporary_queue(sync: str = "off") -> "Iterator[Queue]":
 def drain(
     handlers: "Mapping[str, Callable[[Any], Any]]",
     *,
-    until: float | None = None,
+    until: "float | datetime | timedelta | None" = None,
     queue_file: Queue | None = None,
     listeners: "Sequence[Callable[[str, Job], object]]" = (),
     **options: "Any",
@@ -63,12 +69,21 @@ def drain(
     """Run ticks until nothing is left to run, and return the jobs that finished, in that order.
 
     For jobs that are due later, and for retries, the clock is moved (by freezegun) to the time at
-    which the first of them is due, and is what it was at the end; `until`, a Unix time, is as far
-    as it goes: a job that adds the next one for later, as schedules do, would go on for ever.
+    which the first of them is due, and is what it was at the end.  `until`, a Unix time, an aware
+    datetime or a timedelta from now, is as far as it goes; schedules without an end need it.
     `options` are those of `process_jobs`.  Handlers' exceptions stand in the jobs: see `Job.error`.
-    RuntimeError when 10,000 ticks are not enough, QueueError when freezegun is not installed.
+    Without `queue_file` it drains the temporary queue, and no other: QueueError where there is
+    none, where `until` is missing, or freezegun; RuntimeError after 10,000 ticks.
     """
     queue = queue_here(queue_file)
+    if queue_file is None and queue.path not in _temporary:
+        raise QueueError(
+            f"drain would run the jobs of {queue.path}: use temporary_queue(), the fixture"
+            " queue_file, or say queue_file="
+        )
+    latest = _unix_time(until)
+    if latest is None:
+        _refuse_endless(queue, handlers)
     finished: list[Job] = []
     had_finished = {job.id for job in queue.jobs() if job.finished}
 
@@ -87,11 +102,33 @@ def drain(
             at = _next_time(queue, handlers)
             if at is None and options.get("admit") and step <= _LONGEST_STEP:
                 at, step = time.time() + step, step * 2  # a limit may let one start then
-            if at is None or (until is not None and at > until):
+            if at is None or (latest is not None and at > latest):
                 return finished or _finished_since(queue, had_finished)
             clock.pop_all().close()
             clock.enter_context(_clock_at(at))
     raise RuntimeError(f"{queue.path}: after 10,000 ticks jobs are left; give until=")
+
+
+def _unix_time(until: "Any") -> float | None:
+    if until is None or until == 0:
+        return until  # type: ignore[no-any-return]
+    if hasattr(until, "total_seconds"):
+        return time.time() + float(until.total_seconds())
+    at = until.timestamp() if hasattr(until, "timestamp") else until
+    if not isinstance(at, (int, float)) or at < 10**8:
+        raise BadArgument(
+            f"until={until!r:.80} is no Unix time, aware datetime or timedelta from now"
+        )
+    return float(at)
+
+
+def _refuse_endless(queue: Queue, handlers: "Mapping[str, Any]") -> None:
+    if "schedule" in handlers:
+        from ..schedule import schedules
+
+        for one in schedules(queue_file=queue):
+            if one.max_count is None and one.next_run is not None:
+                raise QueueError(f"the schedule {one.name} has no end: give until=")
 
 
 def _finished_since(queue: Queue, before: "set[str]") -> list[Job]:
@@ -109,12 +146,10 @@ def _stamp(queue: Queue) -> tuple[int, int, int]:
 
 
 def _next_time(queue: Queue, handlers: "Mapping[str, Any]") -> float | None:
-    """Return when the next job is due that these handlers run, None when none is later."""
+    """Return when the next job is due that these handlers run; None when none is, or ever will."""
     now = time.time()
-    jobs = queue.jobs(status="pending")
-    return min(
-        (job.run_at for job in jobs if job.run_at > now and job.type in handlers), default=None
-    )
+    ours = [job.run_at for job in queue.jobs(status="pending") if job.type in handlers]
+    return min((run_at for run_at in ours if now < run_at < _NEVER), default=None)
 
 
 @contextmanager
@@ -152,7 +187,7 @@ def assert_enqueued(
     file = queue_here(queue_file)
     found = _matching(file, job_type, payload, queue, where)
     if (len(found) != times) if times is not None else not found:
-        often = "no job" if not found else f"{len(found)} jobs instead of {times}"
+        often = "no job" if not found else f"{len(found)} instead of {times} jobs"
         raise AssertionError(f"{often} with {_asked(job_type, payload, queue)}; {_content(file)}")
     return found
 
@@ -169,8 +204,8 @@ def assert_not_enqueued(
     file = queue_here(queue_file)
     found = _matching(file, job_type, payload, queue, where)
     if found:
-        asked = _asked(job_type, payload, queue)
-        raise AssertionError(f"{len(found)} jobs with {asked}; {_content(file)}")
+        asked = _asked(job_type, payload, queue) or "none at all was expected"
+        raise AssertionError(f"there is a job, {asked}; {_content(file)}")
 
 
 def assert_chained(
