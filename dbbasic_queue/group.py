@@ -10,6 +10,7 @@ import time
 
 from .after import is_callback, is_label
 from .beside import is_folder, open_regular
+from .disk import unhurried
 from .errors import BadArgument, QueueError, UnknownJob
 from .files import blocks, read_header
 from .here import current_job
@@ -163,9 +164,13 @@ def with_columns(arguments: "dict[str, Any]", columns: "dict[str, str]") -> "dic
 def add(queue: Queue, given: "list[dict[str, Any]]", what: str) -> "list[Job]":
     """Add jobs in one append and return them."""
     made = list(new_jobs(given, what))
-    with queue.edit() as e:
-        e.add_all(made)
-    tell(queue.listeners, "enqueued", made)
+
+    def body() -> list[Job]:
+        with queue.edit() as e:
+            e.add_all(made)
+        return made
+
+    tell(queue.listeners, "enqueued", unhurried(body))
     return made
 
 
@@ -249,20 +254,24 @@ def append(
     UnknownJob when there is no such group, BadArgument when it has finished.
     """
     made = list(new_jobs((one | {"group": group} for one in given), f"append to {group}"))
-    with queue.edit() as e:
-        found = [job for job in _found(e, group) if not is_callback(job)]
-        if all(job.finished for job in found):
-            raise BadArgument(f"{queue.path}: {group} has finished: nothing can be added")
-        if in_a_row:
-            last, ids = found[-1].id, []
-            for job in made:
-                made_after = f"{job.after} ok:{last}" if job.after else f"ok:{last}"
-                last = e.add(job.replace(after=made_after))
-                ids.append(last)
-        else:
-            ids = e.add_all(made)
-    tell(queue.listeners, "enqueued", e.added)
-    return ids
+
+    def body() -> list[Job]:
+        with queue.edit() as e:
+            found = [job for job in _found(e, group) if not is_callback(job)]
+            if all(job.finished for job in found):
+                raise BadArgument(f"{queue.path}: {group} has finished: nothing can be added")
+            if in_a_row:
+                last = found[-1].id
+                for job in made:
+                    made_after = f"{job.after} ok:{last}" if job.after else f"ok:{last}"
+                    last = e.add(job.replace(after=made_after))
+            else:
+                e.add_all(made)
+        return e.added
+
+    added = unhurried(body)
+    tell(queue.listeners, "enqueued", added)
+    return [job.id for job in added]
 
 
 def cancel(queue: Queue, group: str) -> int:
@@ -270,18 +279,23 @@ def cancel(queue: Queue, group: str) -> int:
 
     Return how many members were cancelled.  UnknownJob when there is no such group.
     """
-    count = 0
-    with queue.edit() as e:
-        found = _found(e, group)
-        ended = {
-            "status": b"cancelled",
-            "finished_at": b"%.3f" % time.time(),
-            "error": b"its group was ended",
-        }
-        for job in found:
-            callback = is_callback(job)
-            if job.status == "pending" and (job.after != f"any:@{group}" or not callback):
-                e.cancelled.append(e.set(job, ended))
-                count += not callback
-    tell(queue.listeners, "cancelled", e.cancelled)
-    return count
+    counts: list[int] = []
+
+    def body() -> list[Job]:
+        with queue.edit() as e:
+            found = _found(e, group)
+            ended = {
+                "status": b"cancelled",
+                "finished_at": b"%.3f" % time.time(),
+                "error": b"its group was ended",
+            }
+            counts[:] = [0]
+            for job in found:
+                callback = is_callback(job)
+                if job.status == "pending" and (job.after != f"any:@{group}" or not callback):
+                    e.cancelled.append(e.set(job, ended))
+                    counts[0] += not callback
+        return e.cancelled
+
+    tell(queue.listeners, "cancelled", unhurried(body))
+    return counts[0]

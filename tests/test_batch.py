@@ -303,3 +303,22 @@ def test_a_job_of_a_workflow_keeps_the_id_it_was_given(queue):
     found = enqueue_workflow(jobs, {"b": ["a"]}, queue_file=queue).jobs()
 
     assert [(job.id == own, job.after) for job in found] == [(True, None), (False, f"ok:{own}")]
+
+
+def test_a_row_that_a_shell_appends_meanwhile_is_kept_and_the_batch_is_cancelled(
+    queue, monkeypatch
+):
+    made = add(queue, "good", "good", finally_=("last", 1))
+    row = b"0123456789abcdef\tnote\t{}\tpending\t1\t1\t0\t\t\n"
+
+    def append_once(fd):
+        patch.undo()
+        with open(queue.path, "ab") as file:
+            file.write(row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", append_once)
+        count = cancel_batch(made.id, queue_file=queue)
+
+    assert count == 2
+    assert [job.status for job in queue.jobs()] == ["cancelled", "cancelled", "pending", "pending"]
