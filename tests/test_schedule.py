@@ -615,7 +615,7 @@ def test_a_spoilt_row_is_shown_and_mended_by_its_declaration(queue, add, tick, c
         {"slot": None}, {"since": None}, {"count": "2"}, {"max_count": "3"}, {"every": 0},
         {"every": -60}, {"every": None}, {"cron": "* * * * *"}, {"tz": None}, {"mark": 5},
         {"mark": "end"}, {"catch_up": "all"}, {"queue": "a b"}, {"priority": "high"},
-        {"type": "schedule"}, {"slot": "9999-12-31T23:59:59Z"}, {"every": 1.5},
+        {"type": "schedule"}, {"every": 1.5},
     ],
     ids=str,
 )  # fmt: skip
@@ -931,3 +931,28 @@ def test_a_schedule_declared_just_after_its_removal_and_its_run_stays(queue, add
 
     assert [row.status for row in rows(queue)] == ["completed", "cancelled", "pending"]
     assert only(queue).spec == "every 1m"
+
+
+def test_the_last_second_of_all_may_stand_for_never(queue, add, tick, clock):
+    last = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    add(next="never", run_at=time.time() + 60, tz=BERLIN)
+    clock.tick(60)
+
+    assert tick({"never": lambda slot: last}) == ["01 12:01:00"]
+    assert (only(queue).error, only(queue).next_run) == (None, last)
+
+
+def test_declaring_it_mends_a_schedule_that_ran_while_the_clock_was_far_ahead(
+    queue, add, tick, clock
+):
+    add(every=60)
+    clock.move_to("2027-06-01 12:00:00")
+    tick()
+    clock.move_to("2026-06-01 12:02:00")
+
+    add(every=60)
+    clock.tick(30)
+    add(every=60)
+    clock.tick(30)
+
+    assert tick() == ["01 12:03:00"]

@@ -119,12 +119,16 @@ def _has_ended(row: "Job", plan: Plan) -> bool:
 def _as_now(plan: Plan, old: Plan | None, row: "Job") -> Plan:
     """Return a declared schedule with what its row has come to.
 
-    The slot stays where it is due already, where it runs, and where the times are what they were.
+    The slot stays where it is due already, where it runs, and where the times are what they were;
+    but not where the clock was ahead when the row was added.
     """
     if old is None:
         return plan
-    due = old.slot <= time.time() and old.mark != PAUSED
-    kept = due or row.status != "pending" or plan.timing == old.timing
+    now = time.time()
+    due = old.slot <= now and old.mark != PAUSED
+    ahead = row.created_at > now and old.slot > plan.slot and plan.next is None
+    same = plan.timing == old.timing and not ahead
+    kept = due or row.status != "pending" or same
     return replace(
         plan, slot=old.slot if kept else plan.slot, count=old.count, mark=old.mark,
         since=old.since, follows=old.follows,

@@ -16,7 +16,7 @@ from ..job import Job
 from ..new import LATEST, new_job
 from ..queue import Queue
 from ..tsv import load
-from .slots import DAY, Called, Cron, Every, slot_of, text_of, zone_of
+from .slots import Called, Cron, Every, slot_of, text_of, zone_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _wrong(plan: Plan) -> "Iterator[str]":
     """Yield the names of what `add_schedule` does not write: somebody did by hand."""
     for name in ("slot", "count", "since", "run_at", "max_count", "every"):
         value = getattr(plan, name)
-        least, most = _BOUNDS.get(name, (0, LATEST - 2 * DAY))  # a zone may be a day ahead
+        least, most = _BOUNDS.get(name, (0, LATEST))
         if not (type(value) is int and least <= value <= most) and (
             value is not None or name in ("slot", "count", "since")
         ):

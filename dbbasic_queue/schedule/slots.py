@@ -89,8 +89,14 @@ def slot_of(text: str) -> int:
 
 
 def datetime_of(slot: int, zone: "tzinfo") -> datetime:
-    """Return a slot as an aware datetime, with its `fold`, which a frozen clock's would lack."""
-    return zone.fromutc(datetime(1970, 1, 1, tzinfo=zone) + timedelta(seconds=slot))
+    """Return a slot as an aware datetime, with its `fold`, which a frozen clock's would lack.
+
+    It is in UTC where the zone's own year is beyond 9999 already.
+    """
+    try:
+        return zone.fromutc(datetime(1970, 1, 1, tzinfo=zone) + timedelta(seconds=slot))
+    except OverflowError:
+        return datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=slot)
 
 
 # --- the three kinds
