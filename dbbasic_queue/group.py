@@ -11,6 +11,7 @@ import time
 from .after import is_callback, is_label
 from .beside import is_folder, open_regular
 from .disk import unhurried
+from .edit import Edit
 from .errors import BadArgument, QueueError, UnknownJob
 from .files import blocks, read_header
 from .here import current_job
@@ -25,8 +26,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
-
-    from .edit import Edit
 
     # (type, payload), (type, payload, run_at), or a mapping of enqueue's arguments.
     Item = tuple[Any, ...] | dict[str, Any]
@@ -238,7 +237,12 @@ def group_here() -> str:
 # --- changing
 
 
-def _found(e: "Edit", group: str) -> "list[Job]":
+def _edit(queue: Queue) -> Edit:
+    """Return an edit of what is there: it makes no file."""
+    return Edit(queue.file, queue.lock_timeout, durable=queue.sync != "off", create=False)
+
+
+def _found(e: Edit, group: str) -> "list[Job]":
     """Return the rows of a group that the file has; UnknownJob when there are none."""
     found = list(e.find("group", group)) if is_label(group) else []
     if not found:
@@ -256,7 +260,7 @@ def append(
     made = list(new_jobs((one | {"group": group} for one in given), f"append to {group}"))
 
     def body() -> list[Job]:
-        with queue.edit() as e:
+        with _edit(queue) as e:
             found = [job for job in _found(e, group) if not is_callback(job)]
             if all(job.finished for job in found):
                 raise BadArgument(f"{queue.path}: {group} has finished: nothing can be added")
@@ -282,7 +286,7 @@ def cancel(queue: Queue, group: str) -> int:
     counts: list[int] = []
 
     def body() -> list[Job]:
-        with queue.edit() as e:
+        with _edit(queue) as e:
             found = _found(e, group)
             ended = {
                 "status": b"cancelled",

@@ -322,3 +322,12 @@ def test_a_row_that_a_shell_appends_meanwhile_is_kept_and_the_batch_is_cancelled
 
     assert count == 2
     assert [job.status for job in queue.jobs()] == ["cancelled", "cancelled", "pending", "pending"]
+
+
+def test_to_cancel_or_to_extend_a_batch_makes_no_queue_file(queue):
+    with pytest.raises(UnknownJob, match="batch-0"):
+        cancel_batch("batch-0", queue_file=queue)
+    with pytest.raises(UnknownJob, match="batch-0"):
+        append("batch-0", [("good", 1)], queue_file=queue)
+
+    assert not Path(queue.path).parent.exists()
