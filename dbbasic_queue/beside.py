@@ -147,6 +147,23 @@ def note(path: str, data: bytes, like: str, *, durable: bool = False) -> None:
         raise
 
 
+def replace(path: str, data: bytes, like: str, *, durable: bool = True) -> None:
+    """Put a small file in the place of an old one, whole or not at all; under the queue's lock."""
+    new = path + ".new"
+    try:
+        fd = make(new, os.O_WRONLY | os.O_TRUNC, like)
+        try:
+            write_all(fd, data)
+            if durable:
+                sync(fd)
+        finally:
+            os.close(fd)
+        os.rename(new, path)
+    except OSError:
+        unlink(new)
+        raise
+
+
 def _dress_like(fd: int, like: str) -> None:
     try:
         st = os.stat(like)

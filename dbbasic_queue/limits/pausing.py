@@ -4,10 +4,10 @@ import os
 
 from .. import admit
 from ..after import is_label
-from ..beside import make, unlink
+from ..beside import replace
 from ..edit import Edit
 from ..errors import BadArgument, QueueError
-from ..files import sync, sync_folder, unlink_if_there, write_all
+from ..files import sync_folder, unlink_if_there
 from ..here import queue_here
 
 TYPE_CHECKING = False
@@ -60,18 +60,7 @@ def _store(file: "QueueFile", labels: list[str]) -> None:
     folder = file.make_side()
     path = os.path.join(folder, "paused")
     if labels:
-        new = path + ".new"
-        try:
-            fd = make(new, os.O_WRONLY | os.O_TRUNC, file.real)
-            try:
-                write_all(fd, "".join(label + "\n" for label in labels).encode())
-                sync(fd)
-            finally:
-                os.close(fd)
-            os.rename(new, path)
-        except OSError:
-            unlink(new)
-            raise
+        replace(path, "".join(label + "\n" for label in labels).encode(), file.real)
     else:
         unlink_if_there(path)
     sync_folder(folder)

@@ -5,7 +5,7 @@ at least one window.  Read and written under the queue's lock only.
 import os
 import time
 
-from ..beside import make, open_regular, unlink
+from ..beside import make, open_regular, replace
 from ..files import read_all, sync, sync_folder, write_all
 
 TYPE_CHECKING = False
@@ -94,19 +94,7 @@ class Starts:
         data = b"".join(_line(at, key) for at, key in sorted(starts))
         folder = self._file.make_side("limits")
         path = os.path.join(folder, self._name)
-        new = path + ".new"
-        try:
-            fd = make(new, os.O_WRONLY | os.O_TRUNC, self._file.real)
-            try:
-                write_all(fd, data)
-                if self._durable:
-                    sync(fd)
-            finally:
-                os.close(fd)
-            os.rename(new, path)
-        except OSError:
-            unlink(new)
-            raise
+        replace(path, data, self._file.real, durable=self._durable)
         self._lines, self._end = len(starts), len(data)
 
 
