@@ -5,6 +5,8 @@ What is to happen afterwards are jobs too, which wait for the batch: `then` when
 all have finished.  A batch is its rows: nothing is counted that could drift.
 """
 
+from graphlib import CycleError, TopologicalSorter
+
 from . import group
 from .after import as_cell
 from .errors import BadArgument
@@ -44,8 +46,9 @@ def enqueue_batch(
     queue, id = queue_here(queue_file), group.label("batch")
     said = group.about(name, allow_failures)
     given = [one | {"group": id} for one in group.items(jobs, "a batch")]
-    given[0] = group.with_columns(given[0], said)
+    count = len(given)
     given += group.callbacks(id, allow_failures, then=then, catch=catch, finally_=finally_)
+    group.describe(given, count, said)
     return Batch(id, queue, group.add(queue, given, "a batch"))
 
 
@@ -71,36 +74,34 @@ def enqueue_workflow(
             raise BadArgument(f"{what}={mapping!r:.80} is no mapping of names")
     queue, id = queue_here(queue_file), group.label("batch")
     said = group.about(name, allow_failures)
-    ids = dict(zip(jobs, new_ids(len(jobs)), strict=True))
-    given: list[dict[str, Any]] = []
-    for key, item in zip(jobs, group.items(jobs.values(), "a workflow"), strict=True):
-        own, ids[key] = item.get("after"), item.get("id") or ids[key]
-        given.append(item | {"group": id, "id": ids[key], "after": as_cell(own) if own else None})
-    parents_of = {
-        key: [names] if isinstance(names, str) else list(names) for key, names in after.items()
-    }
-    by_name = dict(zip(ids, given, strict=True))
-    for key, names in parents_of.items():
-        for one in (key, *names):
-            if one not in ids:
-                raise BadArgument(f"after={{{key!r}: {names!r}}}: no job is called {one!r}")
-        if names:
-            job = by_name[key]
-            wanted = "ok:" + ",".join(ids[one] for one in names)
-            job["after"] = f"{wanted} {job['after']}" if job["after"] else wanted
-    _refuse_circles(parents_of)
-    given[0] = group.with_columns(given[0], said)
-    given += group.callbacks(id, allow_failures, then=then, catch=catch, finally_=finally_)
-    return Batch(id, queue, group.add(queue, given, "a workflow"))
-
-
-def _refuse_circles(after: "dict[str, list[str]]") -> None:
-    from graphlib import CycleError, TopologicalSorter
-
+    given = dict(zip(jobs, group.items(jobs.values(), "a workflow"), strict=True))
+    parents = {key: _parents(key, after.get(key, ()), given) for key in (*after, *given)}
     try:
-        TopologicalSorter(after).prepare()
+        TopologicalSorter(parents).prepare()
     except CycleError as error:
-        raise BadArgument(f"these jobs wait for each other: {', '.join(error.args[1])}") from None
+        circle = " ".join(map(repr, error.args[1]))
+        raise BadArgument(f"after=: these jobs wait for each other: {circle}") from None
+    ids = {
+        key: item.get("id") or id
+        for (key, item), id in zip(given.items(), new_ids(len(given)), strict=True)
+    }
+    for key, item in given.items():
+        wanted = [as_cell(item["after"])] if item.get("after") else []
+        if parents[key]:
+            wanted.append("ok:" + ",".join(ids[one] for one in parents[key]))
+        given[key] = item | {"group": id, "id": ids[key], "after": " ".join(wanted) or None}
+    rows = list(given.values())
+    rows += group.callbacks(id, allow_failures, then=then, catch=catch, finally_=finally_)
+    group.describe(rows, len(given), said)
+    return Batch(id, queue, group.add(queue, rows, "a workflow"))
+
+
+def _parents(key: str, names: "Iterable[str]", jobs: "Mapping[str, Any]") -> list[str]:
+    found = [names] if isinstance(names, str) else list(dict.fromkeys(names))
+    for one in (key, *found):
+        if one not in jobs:
+            raise BadArgument(f"after={{{key!r}: {found!r}}}: no job is called {one!r}")
+    return found
 
 
 def get_batch(id: str, *, queue_file: Queue | None = None) -> Batch | None:
@@ -127,12 +128,14 @@ def cancel_batch(id: str, *, queue_file: Queue | None = None) -> int:
 
 
 def results(*, queue_file: Queue | None = None) -> "Iterator[Any]":
-    """Yield the results of the completed jobs of this handler's batch, in the order of adding."""
+    """Yield the results of the completed jobs, in the order of adding, of the batch that this
+    handler's job has waited for, else of its own.
+    """
     found = group.members(queue_here(queue_file), group.group_here())
     return (job.result for job in found if job.status == "completed")
 
 
 def failed_jobs(*, queue_file: Queue | None = None) -> "Iterator[Job]":
-    """Yield the failed jobs of this handler's batch or chain, with their errors."""
+    """Yield the failed jobs, with their errors, of the batch or chain as in `results`."""
     found = group.members(queue_here(queue_file), group.group_here())
     return (job for job in found if job.status == "failed")

@@ -61,11 +61,11 @@ def enqueue_chain(
     given, last = [], ""
     for step, own_id in zip(steps, new_ids(len(steps)), strict=True):
         own = as_cell(step["after"]) if step.get("after") else ""
-        wanted = " ".join(filter(None, [last and f"ok:{last}", own]))
+        wanted = " ".join(filter(None, [own, last and f"ok:{last}"]))
         last = step.get("id") or own_id
         given.append(step | {"group": id, "id": last, "after": wanted or None})
-    given[0] = group.with_columns(given[0], said)
     given += group.callbacks(id, 0, then=then, catch=catch, finally_=finally_)
+    group.describe(given, len(steps), said)
     return Chain(id, queue, group.add(queue, given, "a chain"))
 
 

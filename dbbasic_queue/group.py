@@ -4,11 +4,12 @@ Chains and batches are made of it.  A member is a row of the group whose own `af
 the group; the others, which wait for it, are its callbacks.
 """
 
+import itertools
 import json
 import os
 import time
 
-from .after import is_callback, is_label
+from .after import is_callback, is_label, named
 from .beside import is_folder, open_regular
 from .disk import unhurried
 from .edit import Edit
@@ -26,6 +27,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
+
+    from .after import GroupCount
+    from .tsv import Header
 
     # (type, payload), (type, payload, run_at), or a mapping of enqueue's arguments.
     Item = tuple[Any, ...] | dict[str, Any]
@@ -156,8 +160,10 @@ def about(name: "str | None", allow_failures: int = 0) -> "dict[str, str]":
     return {ABOUT: json.dumps(said, ensure_ascii=False)}
 
 
-def with_columns(arguments: "dict[str, Any]", columns: "dict[str, str]") -> "dict[str, Any]":
-    return arguments | {"columns": {**arguments.get("columns", {}), **columns}}
+def describe(given: "list[dict[str, Any]]", members: int, columns: "dict[str, str]") -> None:
+    """Give a group's columns to its first member and to its callbacks."""
+    for at in (0, *range(members, len(given))) if columns else ():
+        given[at] = given[at] | {"columns": {**given[at].get("columns", {}), **columns}}
 
 
 def add(queue: Queue, given: "list[dict[str, Any]]", what: str) -> "list[Job]":
@@ -181,28 +187,28 @@ def rows(queue: Queue, group: str) -> "Iterator[Job]":
     if not is_label(group):
         return
     needle = b"\t%b\t" % group.encode()
-    seen = set()
-    for job in _archived(queue, needle, group):
-        if job.cell("group") == group and job.id not in seen:
-            seen.add(job.id)
-            yield job
-    for job in jobs(queue.file, needle=needle):
-        if job.cell("group") == group and job.id not in seen:
-            yield job
+    found = (job for job in jobs(queue.file, needle=needle) if job.cell("group") == group)
+    first = next(found, None)  # the file is open now: what is archived meanwhile is still in it
+    in_file: Iterable[Job] = () if first is None else itertools.chain([first], found)
+    if archived := _archived(queue, needle, group):
+        in_file = list(in_file)
+        for job in in_file:
+            archived.pop(job.cells[0], None)  # a crash has left it in both; the queue's row counts
+        yield from (Job(row(*one) or [], one[1]) for one in archived.values())
+    yield from in_file
 
 
-def _archived(queue: Queue, needle: bytes, group: str) -> "Iterator[Job]":
-    """Yield the rows with a needle in the archives since a group was made."""
+def _archived(queue: Queue, needle: bytes, group: str) -> "dict[bytes, tuple[bytes, Header]]":
+    """Return a group's lines in the archives since it was made, by id: the last one of each."""
     folder = os.path.join(queue.file.side, "archive")
-    try:
-        months = sorted(os.listdir(folder)) if is_folder(folder) else []
-    except OSError as error:
-        raise QueueError(f"{folder}: cannot be read: {error.strerror}") from error
+    if not is_folder(folder):
+        return {}
     try:
         since = month_of(group.rpartition("-")[2])
     except (ValueError, OverflowError, OSError):
         since = ""  # a label that was not made here
-    for name in months:
+    found = {}
+    for name in sorted(os.listdir(folder)):
         if name < since or not name.endswith(".tsv"):
             continue
         path = os.path.join(folder, name)
@@ -212,13 +218,14 @@ def _archived(queue: Queue, needle: bytes, group: str) -> "Iterator[Job]":
                 header = read_header(fd, path)
                 for _, block in blocks(fd, len(header.line) + 1) if header else ():
                     for begin, end in sorted(lines_with(block, (needle,))):
-                        cells = row(block[begin:end], header) if header else None
-                        if cells and header:
-                            yield Job(cells, header)
+                        cells = row(line := block[begin:end], header) if header else None
+                        if cells and header and Job(cells, header).cell("group") == group:
+                            found[cells[0]] = line, header
             finally:
                 os.close(fd)
         except OSError as error:
             raise QueueError(f"{path}: cannot be read: {error.strerror}") from error
+    return found
 
 
 def members(queue: Queue, group: str) -> "Iterator[Job]":
@@ -227,11 +234,16 @@ def members(queue: Queue, group: str) -> "Iterator[Job]":
 
 
 def group_here() -> str:
-    """Return the label of the job that runs here; BadArgument when it has none."""
+    """Return the group that the job that runs here has waited for, else its own.
+
+    BadArgument when it has none.
+    """
     job = current_job()
-    if job.group is None:
+    waited = [name[1:] for name in named(job.after or "") if name.startswith("@")]
+    label = waited[0] if waited else job.group
+    if label is None:
         raise BadArgument(f"job {job.id} of type {job.type} belongs to no group")
-    return job.group
+    return label
 
 
 # --- changing
@@ -242,10 +254,10 @@ def _edit(queue: Queue) -> Edit:
     return Edit(queue.file, queue.lock_timeout, durable=queue.sync != "off", create=False)
 
 
-def _found(e: Edit, group: str) -> "list[Job]":
-    """Return the rows of a group that the file has; UnknownJob when there are none."""
-    found = list(e.find("group", group)) if is_label(group) else []
-    if not found:
+def _count(e: Edit, group: str) -> "GroupCount":
+    """Count the members of a group that the file has; UnknownJob when there are none."""
+    found = e.count_group(group) if e.exists and is_label(group) else None
+    if found is None or not found.all:
         raise UnknownJob(f"{e.path}: no job is in the group {group!r:.120}")
     return found
 
@@ -261,11 +273,11 @@ def append(
 
     def body() -> list[Job]:
         with _edit(queue) as e:
-            found = [job for job in _found(e, group) if not is_callback(job)]
-            if all(job.finished for job in found):
+            found = _count(e, group)
+            if found.ok + found.notok == found.all:
                 raise BadArgument(f"{queue.path}: {group} has finished: nothing can be added")
             if in_a_row:
-                last = found[-1].id
+                last = [job.id for job in e.find("group", group) if not is_callback(job)][-1]
                 for job in made:
                     made_after = f"{job.after} ok:{last}" if job.after else f"ok:{last}"
                     last = e.add(job.replace(after=made_after))
@@ -283,23 +295,24 @@ def cancel(queue: Queue, group: str) -> int:
 
     Return how many members were cancelled.  UnknownJob when there is no such group.
     """
-    counts: list[int] = []
 
     def body() -> list[Job]:
+        ended = {
+            "status": b"cancelled",
+            "finished_at": b"%.3f" % time.time(),
+            "error": b"its group was ended",
+        }
         with _edit(queue) as e:
-            found = _found(e, group)
-            ended = {
-                "status": b"cancelled",
-                "finished_at": b"%.3f" % time.time(),
-                "error": b"its group was ended",
-            }
-            counts[:] = [0]
-            for job in found:
-                callback = is_callback(job)
-                if job.status == "pending" and (job.after != f"any:@{group}" or not callback):
-                    e.cancelled.append(e.set(job, ended))
-                    counts[0] += not callback
+            _count(e, group)
+            for job in e.find("group", group):
+                finally_ = is_callback(job) and job.after == f"any:@{group}"
+                if job.status == "pending" and not finally_:
+                    if not job.alter(ended):
+                        job = job.with_cells(ended)
+                    e.touch(job)
+                    e.cancelled.append(job)
         return e.cancelled
 
-    tell(queue.listeners, "cancelled", unhurried(body))
-    return counts[0]
+    cancelled = unhurried(body)
+    tell(queue.listeners, "cancelled", cancelled)
+    return sum(job.group == group and not is_callback(job) for job in cancelled)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dbbasic_queue import Queue, QueueError, batch, current_job
+from dbbasic_queue import Queue, QueueError, batch, current_job, group
 from dbbasic_queue.batch import (
     Batch,
     append,
@@ -158,6 +158,80 @@ def test_nothing_is_added_to_a_batch_that_has_finished_or_is_none(queue):
     assert len(list(queue.jobs())) == 1
 
 
+@pytest.mark.parametrize("id", ["", "a b", "a\tb", "\ud800", "x" * 101, None, 7, ["g"]])
+def test_what_is_no_label_is_no_batch(queue, id):
+    queue.enqueue("alone")
+
+    assert get_batch(id, queue_file=queue) is None
+    with pytest.raises(UnknownJob):
+        cancel_batch(id, queue_file=queue)
+    with pytest.raises(QueueError):
+        append(id, [("good", 1)], queue_file=queue)
+    assert queue.counts("status") == {"pending": 1}
+
+
+def test_to_ask_for_a_batch_makes_no_file(queue):
+    with pytest.raises(UnknownJob):
+        cancel_batch("batch-0", queue_file=queue)
+    with pytest.raises(UnknownJob):
+        append("batch-0", [("good", 1)], queue_file=queue)
+
+    assert get_batch("batch-0", queue_file=queue) is None
+    assert not Path(queue.path).exists()
+
+
+def test_a_job_that_waited_for_another_batch_reads_its_results(queue):
+    first = add(queue, "good", "good", "bad", allow_failures=1)
+    look = {"job_type": "look", "after": f"ok:@{first.id}~1"}
+    alone = queue.enqueue("look", after=f"any:@{first.id}")
+    enqueue_batch([look, ("good", 7)], queue_file=queue)
+
+    def read(payload):
+        return [list(batch.results()), len(list(batch.failed_jobs()))]
+
+    queue.process_jobs(HANDLERS | {"look": read}, max_attempts=1)
+
+    assert queue.get(alone).result == [[0, 1], 1]
+    assert [job.result for job in queue.jobs(type="look")] == [[[0, 1], 1]] * 2
+
+
+def test_a_batch_keeps_its_name_when_its_first_job_is_deleted(queue):
+    made = add(queue, "good", "bad", name="images", allow_failures=1, then=("then", "then"))
+    queue.process_jobs(HANDLERS, max_attempts=1)
+
+    queue.purge(ids=[next(made.jobs()).id])
+
+    found = get_batch(made.id, queue_file=queue)
+    assert (found.name, found.allow_failures, found.total, found.ok) == ("images", 1, 1, True)
+
+
+@pytest.mark.parametrize("look", ["is_folder", "jobs"])  # at the archive, at the queue
+def test_jobs_that_are_archived_while_a_batch_is_counted_are_counted_once(queue, monkeypatch, look):
+    made = add(queue, "good", "good", "bad")
+    queue.process_jobs(HANDLERS, max_attempts=1)
+    real = getattr(group, look)
+    monkeypatch.setattr(group, look, lambda *a, **k: (queue.archive(0), real(*a, **k))[1])
+
+    found = get_batch(made.id, queue_file=queue)
+
+    assert (found.total, found.completed, found.failed) == (3, 2, 1)
+
+
+def test_of_rows_in_both_files_the_queue_s_count_and_of_two_archived_the_last(queue):
+    made = add(queue, "good", "bad", "good")
+    queue.process_jobs(HANDLERS, max_attempts=1)
+    before = Path(queue.path).read_bytes()
+    queue.archive(0)
+    Path(queue.path).write_bytes(before)  # as a crash before the edit leaves it
+    queue.retry([job.id for job in queue.jobs(status="failed")])
+    in_both = get_batch(made.id, queue_file=queue)
+    queue.process_jobs(HANDLERS | {"bad": str})
+    queue.archive(0)
+
+    assert (in_both.total, in_both.pending, in_both.failed) == (3, 1, 0)
+    assert [job.status for job in made.jobs()] == ["completed"] * 3
+
+
 def test_archived_jobs_of_a_batch_are_counted_too(queue):
     made = add(queue, "good", "bad", "good", name="images")
     queue.process_jobs(HANDLERS, max_attempts=1)
@@ -235,8 +309,8 @@ def test_a_workflow_runs_along_its_graph(queue):
     [
         ({"b": ["nobody"]}, "nobody"),
         ({"nobody": ["a"]}, "nobody"),
-        ({"a": ["b"], "b": ["a"]}, "wait for each other"),
-        ({"a": ["a"]}, "wait for each other"),
+        ({"a": ["b"], "b": ["a"]}, "wait for each other: 'a' 'b' 'a'|'b' 'a' 'b'"),
+        ({"a": ["a"]}, "wait for each other: 'a' 'a'"),
     ],
 )
 def test_a_graph_that_cannot_be_is_refused(queue, after, named):
@@ -244,6 +318,22 @@ def test_a_graph_that_cannot_be_is_refused(queue, after, named):
         enqueue_workflow({"a": ("step",), "b": ("step",)}, after, queue_file=queue)
 
     assert not list(queue.jobs())
+
+
+def test_a_job_of_a_workflow_may_have_an_id_of_its_own_and_wait_for_others(queue):
+    own, other = queue.new_id(), queue.enqueue("bad")
+    jobs = {
+        "a": {"job_type": "good", "id": own},
+        "b": {"job_type": "good", "after": f"any:{other}"},
+        "c": {"job_type": "good", "after": other},
+    }
+
+    made = enqueue_workflow(jobs, {"b": ["a", "a"], "c": "a"}, queue_file=queue)
+    queue.process_jobs(HANDLERS, max_attempts=1)
+
+    found = list(made.jobs())
+    assert (found[0].id, found[1].after) == (own, f"any:{other} ok:{own}")
+    assert [job.status for job in found] == ["completed", "completed", "cancelled"]
 
 
 def test_random_workflows_end_as_their_graphs_say(queue):
@@ -283,17 +373,6 @@ def test_a_batch_of_many_makes_no_long_row(queue):
     lines = Path(queue.path).read_bytes().splitlines()
     assert max(map(len, lines)) < 250
     assert isinstance(made, Batch) and made.total == 3000
-
-
-@pytest.mark.parametrize("id", [None, "", "a b", 7])
-def test_what_is_no_label_names_no_batch_and_no_job_without_one(queue, id):
-    queue.enqueue("good")
-
-    assert get_batch(id, queue_file=queue) is None
-    for change in (cancel_batch, lambda id, **more: append(id, [("good", 1)], **more)):
-        with pytest.raises((UnknownJob, BadArgument)):
-            change(id, queue_file=queue)
-    assert queue.counts("type", "status") == {("good", "pending"): 1}
 
 
 def test_a_job_of_a_workflow_keeps_the_id_it_was_given(queue):

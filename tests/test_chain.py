@@ -144,6 +144,22 @@ def test_a_step_may_wait_for_other_jobs_too_and_have_an_id_of_its_own(queue):
     assert next(made.jobs()).id == own
 
 
+def test_the_result_before_is_the_step_s_also_where_it_waits_for_other_jobs(queue):
+    other = queue.enqueue("say", "other")
+    made = enqueue_chain(
+        [("say", 1), {"job_type": "double", "after": other}, {"job_type": "grow", "after": other}],
+        queue_file=queue,
+    )
+
+    def grow(payload):
+        append(current_job().group, [{"job_type": "double", "after": other}])
+        return previous_result()
+
+    queue.process_jobs(HANDLERS | {"grow": grow})
+
+    assert [job.result for job in made.jobs()] == [1, 2, 2, 4]
+
+
 def test_the_result_before_is_asked_for_where_there_is_one(queue):
     queue.enqueue("double")
     gone = queue.enqueue("say", after=f"any:{queue.enqueue('say')}")
