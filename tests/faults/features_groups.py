@@ -1,4 +1,4 @@
-"""Chains, batches and workflows under fire: who adds, who works and who appends is killed.
+"""Chains, batches and workflows under fire: who adds, works, appends and cancels is killed.
 
 What was acknowledged is judged by a model: each callback has one row and one end, a step begins
 after the one before has ended, results are those of the jobs before.
@@ -15,7 +15,14 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from dbbasic_queue import Queue, QueueError, current_job
-from dbbasic_queue.batch import append, enqueue_batch, enqueue_workflow, get_batch, results
+from dbbasic_queue.batch import (
+    append,
+    cancel_batch,
+    enqueue_batch,
+    enqueue_workflow,
+    get_batch,
+    results,
+)
 from dbbasic_queue.chain import enqueue_chain, get_chain, previous_results
 
 from . import reader
@@ -117,6 +124,9 @@ def add(place, chance):
                     note(place, "appended", made.id, id)
             except QueueError:
                 pass  # it has finished
+        elif chance.random() < 0.2:
+            note(place, "cancelled", made.id)  # or killed before it was
+            cancel_batch(made.id, queue_file=queue)
         time.sleep(chance.random() * 0.02)
 
 
@@ -160,9 +170,14 @@ def judge(queue, place):
     begun, ended = defaultdict(list), defaultdict(list)
     for id, at, what, said in noted(place, "runs"):
         (begun if what == "begins" else ended)[id].append((at, said))
+    cancelled = {group for (group,) in noted(place, "cancelled")}
     appended = defaultdict(list)
     for group, id in noted(place, "appended"):
         appended[group].append(id)
+    for group, rows in groups.items():  # also those whose adding was cut off
+        types = [row["type"] for row in rows if f"@{group}" in row["after"]]
+        if len(types) > len(set(types)):
+            yield f"{group}: its callbacks are {types}"
     for kind, group, bad in noted(place, "told"):
         rows = groups[group]
         where = f"{kind} {group}, {bad} goes wrong"
@@ -179,13 +194,17 @@ def judge(queue, place):
         if set(appended[group]) - {row["id"] for row in more}:
             yield f"{where}: an appended job is lost"
         ends = [row["status"] for row in members if row not in more]
-        if ends != expected(kind, bad):
+        also = {"cancelled"} if group in cancelled else set()
+        wanted = [{end, *also} for end in expected(kind, bad)]
+        if len(ends) != 4 or not all(map(set.__contains__, wanted, ends)):
             yield f"{where}: {ends}"
         wrong = sum(end != "completed" for end in ends)
         ok = wrong <= (kind == "batch")
-        wanted = {"then": ok, "catch": not ok, "finally": True}
-        if callbacks != {name: "completed" if yes else "cancelled" for name, yes in wanted.items()}:
-            yield f"{where}: {callbacks}"
+        runs = {"then": ok, "catch": not ok, "finally": True}
+        for name, yes in runs.items():
+            right = {"completed" if yes else "cancelled", *(also if name != "finally" else ())}
+            if callbacks[name] not in right:
+                yield f"{where}: {name} is {callbacks[name]}"
         found = (get_chain if kind == "chain" else get_batch)(group, queue_file=queue)
         if not (found.finished and found.progress == 100 and found.ok == ok):
             yield f"{where}: {found}, {found.progress} %, {found.ok}"
@@ -194,7 +213,7 @@ def judge(queue, place):
             if row not in members and row["type"] != "catch":
                 if min((at for at, _ in begun[row["id"]]), default=last) < last:
                     yield f"{where}: {row['type']} began before the members had ended"
-                if row["type"] == "then" and ok:
+                if row["type"] == "then" and row["status"] == "completed":
                     yield from results_of(where, row, members)
         if kind == "chain":
             yield from in_order(where, members, begun, ended)
