@@ -99,8 +99,8 @@ def one(path, after, ends):
 def warm_up(path):
     """Run a tick here: what it imports, no forked child imports again."""
     queue = Queue(path, sync="off")
-    queue.enqueue("completed")
-    queue.process_jobs(HANDLERS)
+    queue.enqueue_many([("completed",), ("failed",)])
+    queue.process_jobs(HANDLERS, max_attempts=1)
 
 
 def campaign(bounded):
@@ -114,7 +114,7 @@ def campaign(bounded):
             warm_up(os.path.join(folder, "first.tsv"))
             for after, ends in itertools.islice(cases(), 0, None, 5 if bounded else 1):
                 count += 1
-                path = os.path.join(folder, f"{count}.tsv")
+                path = os.path.join(folder, str(count), "queue.tsv")
                 more, wrong = one(path, after, ends)
                 killed += more
                 violations += wrong
