@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
-    from .after import GroupCount
     from .tsv import Header
 
     # (type, payload), (type, payload, run_at), or a mapping of enqueue's arguments.
@@ -201,14 +200,16 @@ def rows(queue: Queue, group: str) -> "Iterator[Job]":
 def _archived(queue: Queue, needle: bytes, group: str) -> "dict[bytes, tuple[bytes, Header]]":
     """Return a group's lines in the archives since it was made, by id: the last one of each."""
     folder = os.path.join(queue.file.side, "archive")
-    if not is_folder(folder):
-        return {}
+    try:
+        months = sorted(os.listdir(folder)) if is_folder(folder) else []
+    except OSError as error:
+        raise QueueError(f"{folder}: cannot be read: {error.strerror}") from error
     try:
         since = month_of(group.rpartition("-")[2])
     except (ValueError, OverflowError, OSError):
         since = ""  # a label that was not made here
     found = {}
-    for name in sorted(os.listdir(folder)):
+    for name in months:
         if name < since or not name.endswith(".tsv"):
             continue
         path = os.path.join(folder, name)
@@ -254,10 +255,10 @@ def _edit(queue: Queue) -> Edit:
     return Edit(queue.file, queue.lock_timeout, durable=queue.sync != "off", create=False)
 
 
-def _count(e: Edit, group: str) -> "GroupCount":
-    """Count the members of a group that the file has; UnknownJob when there are none."""
-    found = e.count_group(group) if e.exists and is_label(group) else None
-    if found is None or not found.all:
+def _found(e: Edit, group: str) -> "list[Job]":
+    """Return the rows of a group that the file has; UnknownJob when there are none."""
+    found = list(e.find("group", group)) if is_label(group) else []
+    if not found:
         raise UnknownJob(f"{e.path}: no job is in the group {group!r:.120}")
     return found
 
@@ -273,11 +274,11 @@ def append(
 
     def body() -> list[Job]:
         with _edit(queue) as e:
-            found = _count(e, group)
-            if found.ok + found.notok == found.all:
+            found = [job for job in _found(e, group) if not is_callback(job)]
+            if all(job.finished for job in found):
                 raise BadArgument(f"{queue.path}: {group} has finished: nothing can be added")
             if in_a_row:
-                last = [job.id for job in e.find("group", group) if not is_callback(job)][-1]
+                last = found[-1].id
                 for job in made:
                     made_after = f"{job.after} ok:{last}" if job.after else f"ok:{last}"
                     last = e.add(job.replace(after=made_after))
@@ -295,24 +296,23 @@ def cancel(queue: Queue, group: str) -> int:
 
     Return how many members were cancelled.  UnknownJob when there is no such group.
     """
+    counts: list[int] = []
 
     def body() -> list[Job]:
-        ended = {
-            "status": b"cancelled",
-            "finished_at": b"%.3f" % time.time(),
-            "error": b"its group was ended",
-        }
         with _edit(queue) as e:
-            _count(e, group)
-            for job in e.find("group", group):
-                finally_ = is_callback(job) and job.after == f"any:@{group}"
-                if job.status == "pending" and not finally_:
-                    if not job.alter(ended):
-                        job = job.with_cells(ended)
-                    e.touch(job)
-                    e.cancelled.append(job)
+            found = _found(e, group)
+            ended = {
+                "status": b"cancelled",
+                "finished_at": b"%.3f" % time.time(),
+                "error": b"its group was ended",
+            }
+            counts[:] = [0]
+            for job in found:
+                callback = is_callback(job)
+                if job.status == "pending" and (job.after != f"any:@{group}" or not callback):
+                    e.cancelled.append(e.set(job, ended))
+                    counts[0] += not callback
         return e.cancelled
 
-    cancelled = unhurried(body)
-    tell(queue.listeners, "cancelled", cancelled)
-    return sum(job.group == group and not is_callback(job) for job in cancelled)
+    tell(queue.listeners, "cancelled", unhurried(body))
+    return counts[0]
