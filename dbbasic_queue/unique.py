@@ -59,7 +59,7 @@ def enqueue_unique(
     type has keys of its own.  A key is held by any job that has not finished, whatever its age: one
     that runs, waits, or is to be tried again.  With `seconds` (or a timedelta) a job that completed
     holds it too, until so many seconds after it was added, so its result serves as a cache; one
-    that failed, was cancelled, archived or purged frees it at once.
+    that failed, was cancelled, archived or purged frees it at once; `retry` brings it back unasked.
 
     `replace=True`: a pending holder keeps its id and place and gets this payload, run_at, priority,
     queue, max_attempts, timeout and backoff, and its attempts begin anew: each call puts the run
