@@ -338,7 +338,8 @@ def test_p15_ticks_that_overlap_share_the_work_and_run_nothing_twice(children):
 
     def slow(payload):
         effect()
-        time.sleep(0.005)
+        if not payload:  # the first one lasts until another worker has come
+            until(lambda: len(list(SIDE.glob("workers/*.tsv"))) > 1)
 
     begun = [children.start(work, {"slow": slow}) for _ in range(4)]
     assert [child.hear() for child in begun] == ["ticked"] * 4
