@@ -184,25 +184,25 @@ class Groups:
     of them in one look when that is often.
     """
 
-    def __init__(self, edit: "Edit") -> None:
-        self._edit = edit
+    def __init__(self) -> None:
         self._known: dict[str, GroupCount] = {}
         self._looks = 0
         self._is_whole = False  # all groups are known, and kept
 
-    def count(self, group: str) -> GroupCount:
+    def count(self, edit: "Edit", group: str) -> GroupCount:
+        """Count a group; the edit is not kept here, for it must go with its last reference."""
         found = self._known.get(group)
         if found is None and self._looks == _LOOKS and not self._is_whole:
             self._known.clear()
             self._is_whole = True
-            for job in self._edit.rows():
+            for job in edit.rows():
                 self.take(job)
             found = self._known.get(group)
         if found is None and self._is_whole:
             found = GroupCount(0, 0, 0)
         elif found is None:
             self._looks += 1
-            found = self._known[group] = count(self._edit, group)
+            found = self._known[group] = count(edit, group)
         return found
 
     def take(self, new: "Job | None", old: "Job | None" = None) -> None:

@@ -47,7 +47,7 @@ class Edit:
         self._moves: tuple[list[int], list[int]] = ([], [0])
         self.added: list[Job] = []
         self._by_id: dict[bytes, Job | None] = {}
-        self._groups = after.Groups(self)
+        self._groups = after.Groups()
         self._wanted: set[str] = set()
         self.ended = False  # a job finished or went, and others may wait for it
         self._committed = False
@@ -159,7 +159,7 @@ class Edit:
 
     def count_group(self, group: str) -> "after.GroupCount":
         """Count a group's members: the rows with its label whose own `after` does not name it."""
-        return self._groups.count(group)
+        return self._groups.count(self, group)
 
     def last_rows(self, needle: bytes) -> "Iterator[Job]":
         """Yield what this edit has changed, then the other rows with a needle from the end on."""

@@ -1,7 +1,9 @@
 """One edit: it sees its own changes, and either all of them are in the file or none."""
 
+import gc
 import os
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -416,3 +418,19 @@ def test_an_error_of_an_edit_is_a_queue_error(queue):
 
     with pytest.raises(QueueError), queue.edit():
         queue.enqueue("note")
+
+
+def test_p8_an_edit_goes_with_its_last_reference_and_with_it_the_lock(queue):
+    """P8: an exception out of a signal handler may leave an edit that nobody has ended."""
+    queue.enqueue_many([{"job_type": "run", "group": "g"} for _ in range(3)])
+    gc.disable()
+    try:
+        with queue.edit() as e:
+            assert e.count_group("g").any
+        seen = weakref.ref(e)
+
+        del e
+
+        assert seen() is None
+    finally:
+        gc.enable()

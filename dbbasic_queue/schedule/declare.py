@@ -24,7 +24,7 @@ from .row import (
     readable,
     rows_of,
 )
-from .slots import Cron, Every, machine_zone, zone_of
+from .slots import DAY, Cron, Every, machine_zone, zone_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,13 +120,13 @@ def _as_now(plan: Plan, old: Plan | None, row: "Job") -> Plan:
     """Return a declared schedule with what its row has come to.
 
     The slot stays where it is due already, where it runs, and where the times are what they were;
-    but not where the clock was ahead when the row was added.
+    but not where the clock was a day ahead when the row was added.
     """
     if old is None:
         return plan
     now = time.time()
     due = old.slot <= now and old.mark != PAUSED
-    ahead = row.created_at > now and old.slot > plan.slot and plan.next is None
+    ahead = row.created_at > now + DAY and old.slot > plan.slot and plan.next is None
     same = plan.timing == old.timing and not ahead
     kept = due or row.status != "pending" or same
     return replace(
