@@ -118,12 +118,16 @@ def process_jobs(
     `middleware`: functions layer(job, call_next) around each run; `listeners`: functions
     listener(event, job), told after the commit; `admit`: functions admit(job, count) -> None | True
     | False, asked under the lock before a claim.  `settings`: per queue, any of rank, max_attempts,
-    timeout, backoff, aging.
+    timeout, backoff, aging.  `keep`: how long finished jobs stay, by status, as {"completed": "7d",
+    "failed": timedelta(days=30)}; older ones are moved to the archive, or deleted with
+    keep_by="purge", once an hour.
     """
     from .files import usual_path
-    from .hint import idle_tick
+    from .hint import idle_tick, is_tended
 
-    if run_for is None and hasattr(handlers, "keys") and idle_tick(usual_path()):
+    path = usual_path()
+    idles = run_for is None and hasattr(handlers, "keys") and (not keep or is_tended(path))
+    if idles and idle_tick(path):
         return
     from .queue import default_queue
 

@@ -42,11 +42,15 @@ class UnknownJob(QueueError, LookupError):
 
 
 class Snooze(Exception):
-    """Raise in a handler: put the job back for `seconds` (or a timedelta), uncounted."""
+    """Raise in a handler: put the job back for `seconds` (or a timedelta), uncounted.
 
-    def __init__(self, seconds: "float | timedelta") -> None:
-        super().__init__(f"put back for {seconds}")
+    `reason` is kept as the job's error while it waits; without one that stays as it was.
+    """
+
+    def __init__(self, seconds: "float | timedelta", reason: str = "") -> None:
+        super().__init__(reason or f"put back for {seconds}")
         self.seconds = in_seconds(seconds)
+        self.reason = reason
 
 
 class Retry(Exception):
@@ -74,7 +78,10 @@ class JobTimeout(BaseException):
 
 
 class Killed(BaseException):
-    """Raised inside a handler whose job is to end on request: it becomes cancelled."""
+    """Raised inside a handler whose job is to end: it becomes cancelled, with this text as error.
+
+    A layer may raise it in the place of a call that is not to be made any more.
+    """
 
 
 class Stopped(BaseException):

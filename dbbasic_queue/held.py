@@ -112,6 +112,10 @@ class Held:
                 raise BadArgument(f"job {id} does not run any more: nothing was recorded")
             self._journal.append(attempt.line(b"record", now(), new), durable=self._durable)
             attempt.recorded |= new
+        if self._options.listeners:
+            cells = attempt.recorded | {"attempts": b"%d" % attempt.number}
+            seen = attempt.claimed.with_cells(cells)
+            log.tell(self._options.listeners, "progressed", [seen])
 
     def mind_the_time(self) -> None:
         """End what runs too long, is to end on request, or outlives the grace; ten times a second.

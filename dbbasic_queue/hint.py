@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NEVER_DUE = 1 << 62
 TRUSTED = 600  # seconds after a full look
+TENDED = 3600  # seconds between two upkeeps
 _LONGEST_TAIL = 1 << 20
 
 
@@ -206,6 +207,14 @@ def forget(file: "QueueFile") -> None:
             unlink(os.path.join(file.side, name))
         except OSError:
             continue
+
+
+def is_tended(path: str) -> bool:
+    """Whether the upkeep of `keep=` was done within the last hour."""
+    try:
+        return 0 <= time.time() - os.stat(os.path.realpath(path) + ".d/upkeep").st_mtime < TENDED
+    except OSError:
+        return False
 
 
 # --- the strip of minutes

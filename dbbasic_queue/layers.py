@@ -32,6 +32,11 @@ def _around(layer: "Layer", call: "Callable[[Job], Any]") -> "Callable[[Job], An
     return lambda job: layer(job, lambda job: result_of(call(job)))
 
 
+def awaiting(layer: "Layer") -> "Layer":
+    """Return the `async def` twin that a layer has as `.awaiting`, else the layer itself."""
+    return getattr(layer, "awaiting", layer)
+
+
 def result_of(result: "Any") -> "Any":
     """Return a result; of a coroutine what it returns, run in a loop of its own."""
     if not hasattr(result, "__await__"):

@@ -6,12 +6,12 @@ import os
 from .after import is_label
 from .errors import BadArgument
 from .job import Job
-from .layers import is_async
+from .layers import awaiting, is_async
 from .new import DEFAULT_BACKOFF, check_attempts, check_timeout, parse_backoff
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from .new import Backoff
@@ -45,10 +45,8 @@ class Options:
         own_listeners: "Sequence[Listener]",
         admit: "Sequence[Admit]",
         settings: "Mapping[str, Mapping[str, Any]] | None",
-        keep: "Mapping[str, Any] | None",
+        tend: "Callable[[], None] | None" = None,
     ) -> None:
-        if keep:
-            raise BadArgument("keep= is not served by this version")
         if type(concurrency) is not int or concurrency < 1:
             raise BadArgument(f"concurrency={concurrency!r:.80} is no number of at least 1")
         self.concurrency = concurrency
@@ -87,6 +85,8 @@ class Options:
         ):
             if not hasattr(functions, "__iter__") or not all(map(callable, functions)):
                 raise BadArgument(f"{what}={functions!r:.80} is no list of functions")
+        if concurrency > 1:
+            middleware = list(map(awaiting, middleware))
         if concurrency > 1 and (plain := [one for one in middleware if not is_async(one)]):
             raise BadArgument(
                 f"concurrency={concurrency} needs `async def` layers: {plain[0]!r:.80}"
@@ -106,6 +106,7 @@ class Options:
         self.listeners = (*own_listeners, *listeners)
         self.admit = tuple(admit)
         self.settings = dict(settings or {})
+        self.tend = tend  # the upkeep, which says itself when it is due
 
     def are_enough(self, live: "list[LiveWorker]") -> bool:
         """Whether so many workers of the same queues live that one more is not wanted.

@@ -8,7 +8,7 @@ from .job import Job
 from .journal import now
 from .log import error_with, info, traceback_of, warn
 from .options import Options
-from .recover import killed
+from .recover import ON_REQUEST, killed
 from .tsv import dump, escape
 
 TYPE_CHECKING = False
@@ -50,11 +50,12 @@ def ended_by(failure: BaseException, job: Job, options: Options) -> "Cells":
 
 def _cells(failure: BaseException, text: str, job: Job, options: Options) -> "Cells":
     if isinstance(failure, Snooze):
-        return put_back(job, failure.seconds)
+        cells = put_back(job, failure.seconds)
+        return cells | {"error": escape(text).encode()} if failure.reason else cells
     if isinstance(failure, (KeyboardInterrupt, Stopped)):
         return put_back(job, 0)
     if isinstance(failure, Killed):
-        return {"attempts": b"%d" % job.attempts} | killed()
+        return {"attempts": b"%d" % job.attempts} | killed(escape(text).encode() or ON_REQUEST)
     cells = {"attempts": b"%d" % job.attempts, "error": escape(text).encode()}
     if isinstance(failure, Discard) or job.attempts >= options.attempts_of(job):
         return cells | {"status": b"failed", "finished_at": b"%.3f" % time.time()}
@@ -103,6 +104,6 @@ def text_of(failure: BaseException) -> tuple[str, bool]:
         return f"{name}: (its text cannot be read)", False
     if isinstance(failure, JobTimeout):
         message = message or "timed out"
-    elif not isinstance(failure, Discard):
+    elif not isinstance(failure, (Discard, Snooze, Killed)):
         message = f"{name}: {message}" if message else name
     return message[:LONGEST_ERROR], True

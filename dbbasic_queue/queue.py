@@ -323,8 +323,13 @@ class Queue:
         """Run the jobs that are due: one tick.  The module-level function says the arguments."""
         if not hasattr(handlers, "keys") or not hasattr(handlers, "__getitem__"):
             raise BadArgument(f"handlers={handlers!r:.80} is no mapping of types to functions")
+        tend = None
+        if keep:
+            from .upkeep import upkeep
+
+            tend = upkeep(self, keep, keep_by, (*self.listeners, *listeners))
         if run_for is None and hint.idle_tick(self.path):
-            return
+            return tend() if tend else None
         from .options import Options
 
         options = Options(
@@ -332,7 +337,7 @@ class Queue:
             max_jobs=max_jobs, processes=processes, name=name, timeout=timeout, backoff=backoff,
             max_workers=max_workers, grace=grace, concurrency=concurrency, memory=memory,
             middleware=middleware, listeners=listeners, own_listeners=self.listeners, admit=admit,
-            settings=settings, keep=keep,
+            settings=settings, tend=tend,
         )  # fmt: skip
         if options.processes[1]:
             from .pool import supervise

@@ -95,10 +95,10 @@ def kill_requests(path: str) -> set[tuple[int, bytes]]:
     return {(int(k), id) for k, _, id in asked if k.isdigit() and len(k) < 20}
 
 
-def killed() -> "Cells":
-    """Return the cells of a job that was ended on request."""
+def killed(why: bytes = ON_REQUEST) -> "Cells":
+    """Return the cells of a job that was made to end."""
     now = b"%.3f" % time.time()
-    return {"status": b"cancelled", "error": ON_REQUEST, "finished_at": now}
+    return {"status": b"cancelled", "error": why, "finished_at": now}
 
 
 def find_dead(file: "QueueFile", mine: str = "") -> "tuple[list[Dead], set[str]]":

@@ -156,12 +156,11 @@ class Worker:
         return True
 
     def turn(self, room: int) -> bool:
-        """Fold, recover and claim in one edit, as many as there is room for or as run quickly.
-
-        Whether there is something to run now.
-        """
+        """Fold, recover and claim in one edit, what there is room for; whether there is any now."""
         if self.held.claimed and self.held.may_begin():
             return True
+        if self._options.tend is not None:
+            self._options.tend()
         if self._taken:
             spent = max(clock() - self._taken_at, 1e-6)
             grown = self._size * 64 if spent < 0.1 else LARGEST_CLAIM

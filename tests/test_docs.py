@@ -22,7 +22,7 @@ import pytest
 from test_layers import CORE, ROOMS
 
 import dbbasic_queue
-from dbbasic_queue import Queue, QueueError, enqueue, errors, process_jobs
+from dbbasic_queue import Queue, enqueue, errors, process_jobs
 from dbbasic_queue.cli.arguments import parser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -337,15 +337,6 @@ def test_it_names_every_option_that_it_uses_as_the_command_has_it():
 
 def test_p37_it_says_that_payloads_are_plain_text():
     assert re.search("payloads are plain text", README, re.IGNORECASE)
-
-
-def test_what_it_calls_refused_is_refused():
-    refused = re.findall(r"`(\w+)=`", section("Not here (yet)"))
-
-    assert refused
-    for name in refused:
-        with pytest.raises(QueueError, match="not served by this version"):
-            process_jobs({}, **{name: 2}, run_for=0)
 
 
 @pytest.mark.parametrize("name", ["README.md", "dbbasic_queue/README.md"])

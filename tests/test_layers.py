@@ -26,7 +26,7 @@ DOORS = ("cli", "__main__", "tasks", "metrics", "testing", "web", "contrib")
 # Methods that are only a door to a later room import it when they are called; exactly these.
 DEFERRED = {
     "lookup": {"journal"},
-    "queue": {"recover", "options", "worker", "pool", "archive", "control"},
+    "queue": {"recover", "options", "worker", "pool", "archive", "upkeep", "control"},
     "worker": {"loop"},
 }
 
@@ -36,7 +36,10 @@ EXPORTS = (
 PUBLIC_IN_CORE = {"errors", "here", "layers"}  # else a door sees what the package exports
 
 NEVER_AT_IMPORT = "json re logging dataclasses typing datetime pathlib filelock".split()
-FEATURE_WORDS = "batch chain unique rate schedule seal encrypt celery flask django cronsim".split()
+FEATURE_WORDS = (
+    "batch chain unique rate schedule seal sealed crypt encrypt signature redact expiry tags"
+    " permission audit celery flask django cronsim"
+).split()
 ROLE_WORDS = "manager helper service processor util base mixin".split()
 
 

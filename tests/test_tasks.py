@@ -1025,3 +1025,13 @@ def test_a_task_in_the_place_of_its_handler_makes_the_call_of_its_payload(queue)
 
     assert next(queue.jobs()).result == "Hello, Ana!Hello, Ana!"
     assert greet("Ben") == "Hello, Ben!"
+
+
+def test_a_task_has_columns_of_its_own_and_of_one_call(queue):
+    tasks = Tasks()
+    send = tasks.task(name="send", columns={"tenant": "acme"}, queue_file=queue)(print)
+
+    one, other = send.enqueue(), send.using(columns={"color": "red"}).enqueue()
+
+    assert [queue.get(id).cell("tenant") for id in (one, other)] == ["acme", "acme"]
+    assert [queue.get(id).cell("color") for id in (one, other)] == ["", "red"]

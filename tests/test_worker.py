@@ -20,7 +20,7 @@ from freezegun import freeze_time
 
 from dbbasic_queue import Discard, Queue, Retry, Snooze, current_job, worker
 from dbbasic_queue.due import AT, KIND, SPOT, Due
-from dbbasic_queue.errors import BadArgument, JobTimeout, QueueBusy, QueueError
+from dbbasic_queue.errors import BadArgument, JobTimeout, Killed, QueueBusy, QueueError
 from dbbasic_queue.tsv import COLUMNS
 
 NOW = 1760000000
@@ -1964,3 +1964,36 @@ def test_a_tick_goes_on_when_the_watching_thread_has_given_its_claim_back(queue,
     queue.process_jobs({"note": lambda payload: None})
 
     assert queue.counts() == {"completed": 20_000}
+
+
+def test_a_snooze_with_a_reason_says_it_in_the_row_while_the_job_waits(queue):
+    id = queue.enqueue("mail")
+
+    queue.process_jobs({"mail": raises(Snooze(60, "the key is not here"))})
+
+    job = queue.get(id)
+    assert (job.status, job.attempts, job.error) == ("pending", 0, "the key is not here")
+
+
+def test_a_layer_that_calls_a_job_off_says_why(queue):
+    id = queue.enqueue("mail")
+
+    def call_off(job, call_next):
+        raise Killed("too late for this one")
+
+    queue.process_jobs({"mail": print}, middleware=[call_off])
+
+    assert (queue.get(id).status, queue.get(id).error) == ("cancelled", "too late for this one")
+
+
+def test_listeners_are_told_of_what_a_running_job_records(queue):
+    queue.enqueue("mail")
+    told = []
+
+    queue.process_jobs(
+        {"mail": lambda payload: current_job().record(mine="half")},
+        listeners=[lambda event, job: told.append((event, job.status, job.cell("mine")))],
+    )
+
+    assert told[1] == ("progressed", "processing", "half")
+    assert [event for event, *_ in told] == ["started", "progressed", "completed"]

@@ -8,7 +8,7 @@ written.  In the file a task is its name; no import path is stored.
 import dataclasses
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from .. import Queue
@@ -48,6 +48,7 @@ class Tasks(dict[str, Callable[[Any], Any]]):
         backoff: str | None = None,
         unique: "bool | str | Callable[..., str] | None" = None,
         unique_for: "float | timedelta | None" = None,
+        columns: "Mapping[str, str] | None" = None,
         middleware: "Sequence[Layer]" = (),
         queue_file: Queue | None = None,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
@@ -64,6 +65,7 @@ class Tasks(dict[str, Callable[[Any], Any]]):
         backoff: str | None = None,
         unique: "bool | str | Callable[..., str] | None" = None,
         unique_for: "float | timedelta | None" = None,
+        columns: "Mapping[str, str] | None" = None,
         middleware: "Sequence[Layer]" = (),
         queue_file: Queue | None = None,
     ) -> Any:
@@ -75,10 +77,10 @@ class Tasks(dict[str, Callable[[Any], Any]]):
 
         `name` is the type in the file (None: the function's own); a second task of that name is a
         BadArgument, but the same function after a reload takes the place of the first.  `queue` to
-        `backoff` are those of enqueue.  `unique`: one unfinished job at a time, True for each set
-        of arguments, a text for all, or a function of the arguments that returns the key; with
-        `unique_for` seconds a completed job holds it too.  `middleware`: layers around each run of
-        this task, inside those of process_jobs.
+        `backoff`, and `columns`, are those of enqueue.  `unique`: one unfinished job at a time,
+        True for each set of arguments, a text for all, or a function of the arguments that returns
+        the key; with `unique_for` seconds a completed job holds it too.  `middleware`: layers
+        around each run of this task, inside those of process_jobs.
         """
         if not hasattr(middleware, "__iter__") or not all(map(callable, middleware)):
             raise BadArgument(f"middleware={middleware!r:.80} is no list of functions")
@@ -90,7 +92,7 @@ class Tasks(dict[str, Callable[[Any], Any]]):
                 raise BadArgument(f"unique_for={unique_for!r:.80} goes with unique= only")
         given = {
             "queue": queue, "priority": priority, "max_attempts": max_attempts,
-            "timeout": timeout, "backoff": backoff,
+            "timeout": timeout, "backoff": backoff, "columns": columns,
         }  # fmt: skip
         how = {what: value for what, value in given.items() if value is not None}
 

@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from .. import Queue
@@ -83,7 +83,7 @@ class Task(Generic[P, R]):
         if self.tells:
             first, job["id"] = queue.new_id(), queue.new_id()
             also = [{**failure_of(job, job["id"]), "id": first}]
-            job["columns"] = {WAITS: first}
+            job["columns"] = {**job.get("columns", {}), WAITS: first}
         if self._unique:
             if callable(self._unique):
                 key = self._unique(*args, **kwargs)
@@ -120,14 +120,19 @@ class Task(Generic[P, R]):
         backoff: str | None = None,
         after: "str | Iterable[str] | None" = None,
         group: str | None = None,
+        columns: "Mapping[str, str] | None" = None,
         queue_file: Queue | None = None,
     ) -> "Task[P, R]":
-        """Return this task with other arguments of enqueue; None leaves one as it was."""
+        """Return this task with other arguments of enqueue; None leaves one as it was.
+
+        `columns` are added to those that the task has.
+        """
         if after is not None and not isinstance(after, str) and hasattr(after, "__iter__"):
             after = list(after)  # read more than once
         given = {
             "run_at": run_at, "queue": queue, "priority": priority, "max_attempts": max_attempts,
             "timeout": timeout, "backoff": backoff, "after": after, "group": group,
+            "columns": columns and {**self._how.get("columns", {}), **columns},
         }  # fmt: skip
         how = self._how | {name: value for name, value in given.items() if value is not None}
         check_job({"job_type": self.name, **how})
@@ -139,7 +144,9 @@ class Task(Generic[P, R]):
 def failure_of(job: dict[str, Any], id: str) -> dict[str, Any]:
     """Return the job that waits for a failure, as a mapping of enqueue's arguments."""
     kept: dict[str, Any] = {
-        name: job[name] for name in ("payload", "queue", "priority", "timeout") if name in job
+        name: job[name]
+        for name in ("payload", "queue", "priority", "timeout", "columns")
+        if name in job
     }
     wait = {"after": f"notok:{id}", "max_attempts": TO_TELL}
     return {"job_type": job["job_type"] + FAILURE, **kept, **wait}

@@ -7,7 +7,7 @@ from .. import Job, Snooze, current_job
 from ..call import from_payload
 from ..errors import QueueError, UnknownJob
 from ..here import queue_here
-from ..layers import inside
+from ..layers import awaiting, inside, is_async
 from ..unique import enqueue_unique
 from .task import WAITS, Task, failure_of
 
@@ -32,6 +32,8 @@ def handler_of(task: Task[..., Any], layers: "Sequence[Layer]") -> Handler:
 
     if not layers and not task.tells:
         return call
+    if is_async(getattr(task.function, "handle", task.function)):
+        layers = list(map(awaiting, layers))
     run = inside(layers, lambda job: call(job.payload))
 
     def handler(payload: Any) -> Any:
