@@ -5,14 +5,11 @@ after the one before has ended, results are those of the jobs before.
 """
 
 import json
-import logging
 import math
 import os
 import random
-import signal
 import time
 from collections import defaultdict
-from typing import NamedTuple
 
 from dbbasic_queue import Queue, QueueError, current_job
 from dbbasic_queue.batch import (
@@ -25,75 +22,40 @@ from dbbasic_queue.batch import (
 )
 from dbbasic_queue.chain import enqueue_chain, get_chain, previous_results
 
-from . import reader
+from . import cases, reader
+from .cases import each, kill_by_chance, start
 
 FINISHED = ("completed", "failed", "cancelled")
 CALLBACKS = {"then": ("then",), "catch": ("catch",), "finally_": ("finally",)}
 NEVER_FAILS = {"max_attempts": 1000, "backoff": "none", "max_workers": 99}
 
 
-class Result(NamedTuple):
-    cases: int
-    killed: int  # processes, by SIGKILL
-    violations: list[str]
-
-
-def run(cases, folder, seed=0):
+def run(count, folder, seed=0):
     """Run so many cases, each in a folder of its own; return a Result."""
-    killed, violations = 0, []
-    for case in range(cases):
-        place = folder / f"groups-{case}"
-        place.mkdir()
-        more, wrong = one_case(place, random.Random(f"{seed} {case}"))
-        killed += more
-        violations += [f"case {case}: {text}" for text in wrong]
-    return Result(cases, killed, violations)
+    return each(one_case, count, folder, seed)
 
 
 def one_case(place, chance, seconds=0.35):
     """Let two add and two work, kill one after the other, run what is left, and judge."""
     queue = Queue(place / "queue.tsv", sync="off")
-    living = {start(role, place, chance.random()): role for role in (add, add, work, work)}
-    killed, until = 0, time.monotonic() + seconds
-    try:
-        while time.monotonic() < until:
-            time.sleep(chance.random() * 0.04)
-            pid = chance.choice(list(living))
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            killed += 1
-            role = living.pop(pid)
-            living[start(role, place, chance.random())] = role
-    finally:
-        for pid in living:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+    killed = kill_by_chance(
+        lambda role: start(role, place, random.Random(chance.random())),
+        [add, add, work, work],
+        chance,
+        seconds,
+        0.04,
+    )
     for _ in range(5):  # until nothing is left, in a process of its own each time
-        pid = start(drain, place, 0)
-        os.waitpid(pid, 0)
-    return killed + len(living), list(judge(queue, place))
-
-
-def start(role, place, seed):
-    pid = os.fork()
-    if not pid:
-        logging.getLogger("dbbasic_queue").setLevel(logging.CRITICAL + 1)
-        try:
-            role(place, random.Random(seed))
-        finally:
-            os._exit(0)
-    return pid
+        os.waitpid(start(drain, place, chance), 0)
+    return killed, list(judge(queue, place))
 
 
 def note(place, name, *what):
-    fd = os.open(place / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    os.write(fd, f"{json.dumps(what)}\n".encode())
-    os.close(fd)
+    cases.note(place / name, json.dumps(what))
 
 
 def noted(place, name):
-    path = place / name
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return list(map(json.loads, cases.lines(place / name)))
 
 
 def add(place, chance):

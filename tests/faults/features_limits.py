@@ -12,7 +12,6 @@ import shutil
 import signal
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 from dbbasic_queue import Queue, QueueError, current_job
 from dbbasic_queue.limits import (
@@ -25,17 +24,12 @@ from dbbasic_queue.limits import (
     resume,
 )
 
+from .cases import Result
 from .killed import in_a_child
 
 WORKERS = 8
 PATIENCE = 30.0  # seconds until all jobs of a case must have ended
 FAST = {"max_workers": 99, "max_attempts": 10**6}  # no number of kills fails a job
-
-
-class Result(NamedTuple):
-    cases: int
-    killed: int  # processes that were really killed
-    violations: list[str]
 
 
 class Scene:

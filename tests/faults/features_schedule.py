@@ -14,13 +14,13 @@ import time
 import traceback
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 import freezegun
 
 from dbbasic_queue import Queue, current_job, schedule
 
 from . import killed
+from .cases import Result
 
 BEGIN = 1_780_000_000  # a whole minute is 20 s away, as everywhere else
 ROUNDS = 6
@@ -29,12 +29,6 @@ LONGEST = 0.03  # seconds that a child lives that no call kills
 MOST = 3  # runs of the schedule that ends
 PERIODS = {"often": 60, "seldom": 1000, "few": 60, "cron": 120}
 VERBS = ("tick", "tick", "tick", "declare", "run_now")
-
-
-class Killed(NamedTuple):
-    cases: int
-    killed: int  # processes that SIGKILL has ended
-    violations: list
 
 
 def run(cases, folder=None, seed=0):
@@ -47,7 +41,7 @@ def run(cases, folder=None, seed=0):
                 ended, wrong = one_case(Path(name), chance, clock)
         count += ended
         violations += [f"case {number}: {text}" for text in wrong]
-    return Killed(cases, count, violations)
+    return Result(cases, count, violations)
 
 
 def one_case(folder, chance, clock):

@@ -4,41 +4,26 @@ In the end each job that ended as failed has been told of, with its error, and n
 but for each time that the job which tells was itself cut off.
 """
 
-import contextlib
-import logging
 import math
 import os
 import random
 import signal
 import time
 from collections import defaultdict
-from typing import NamedTuple
 
 from dbbasic_queue import Discard, Queue, Snooze, current_job
 from dbbasic_queue.tasks import Tasks
+
+from .cases import each, kill_by_chance, lines, note, start
 
 ENDS = {"well": "completed", "raise": "failed", "discard": "failed", "kill": "failed",
         "snooze": "completed", "late": "completed"}  # fmt: skip
 MOST = 1000  # attempts of a job that is to complete whoever dies
 
 
-class Result(NamedTuple):
-    cases: int
-    killed: int  # processes, by SIGKILL from outside
-    violations: list[str]
-
-
 def run(cases, folder, seed=0):
     """Run so many cases, each in a folder of its own; return a Result."""
-    killed, violations = 0, []
-    for case in range(cases):
-        place = folder / f"tasks-{case}"
-        place.mkdir()
-        chance = random.Random(f"{seed} {case}")
-        more, wrong = one_case(place, chance)
-        killed += more
-        violations += [f"case {case}: {text}" for text in wrong]
-    return Result(cases, killed, violations)
+    return each(one_case, cases, folder, seed)
 
 
 def tasks_of(place):
@@ -71,13 +56,6 @@ def tasks_of(place):
     return tasks, Job
 
 
-def note(path, text):
-    """Append a line by one write: a kill may follow."""
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    os.write(fd, f"{text}\n".encode())
-    os.close(fd)
-
-
 def one_case(place, chance, seconds=0.25):
     """Let two workers run a dozen jobs, kill one after the other, and judge how all has ended."""
     queue = Queue(place / "queue.tsv", sync=chance.choice(["normal", "off"]))
@@ -89,38 +67,18 @@ def one_case(place, chance, seconds=0.25):
         if chance.random() < 0.2:
             most = 2  # may be cut off for good, and is told of then
         how[task.using(max_attempts=most).enqueue(kind)] = kind
-    living = [start(queue, tasks), start(queue, tasks)]
-    killed = 0
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        time.sleep(chance.random() * 0.03)
-        pid = living.pop(0)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        killed += 1
-        living.append(start(queue, tasks))
-    for pid in living:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        killed += 1
+    killed = kill_by_chance(
+        lambda role: start(role, queue, tasks), [work, work], chance, seconds, 0.03
+    )
     for _ in range(100):
-        os.waitpid(start(queue, tasks, run_for=None), 0)
+        os.waitpid(start(work, queue, tasks, None), 0)
         if not any(not job.finished for job in queue.jobs()):
             break
     return killed, judge(queue, place, how)
 
 
-def start(queue, tasks, run_for=math.inf):
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        logging.disable()
-        random.seed()
-        queue.process_jobs(tasks, run_for=run_for, max_workers=99, backoff="none")
-    finally:
-        os._exit(0)
+def work(queue, tasks, run_for=math.inf):
+    queue.process_jobs(tasks, run_for=run_for, max_workers=99, backoff="none")
 
 
 def judge(queue, place, how):
@@ -154,7 +112,3 @@ def judge(queue, place, how):
             wrong.append(f"{kind}: {job} told of twice in one attempt: {calls}")
     wrong += [f"{id} is nobody's, and was told of" for id in told]
     return wrong
-
-
-def lines(path):
-    return path.read_text().split("\n")[:-1] if path.exists() else []

@@ -5,41 +5,24 @@ stretches never touch, whatever was killed.  That is exact, and says more than a
 a reader looks all the time as well.
 """
 
-import contextlib
-import logging
 import math
-import os
 import random
-import signal
 import time
 from collections import defaultdict
 from itertools import pairwise
-from typing import NamedTuple
 
 from dbbasic_queue import Queue
 from dbbasic_queue.unique import enqueue_unique
+
+from .cases import each, kill_by_chance, lines, note, start
 
 KEYS = ("ana", "ben", "cleo", "dan", "0", "1")
 ROUNDING = 0.001  # seconds; a finished_at is written with three digits
 
 
-class Result(NamedTuple):
-    cases: int
-    killed: int  # processes, by SIGKILL
-    violations: list[str]
-
-
 def run(cases, folder, seed=0):
     """Run so many cases, each in a folder of its own; return a Result."""
-    killed, violations = 0, []
-    for case in range(cases):
-        place = folder / f"unique-{case}"
-        place.mkdir()
-        chance = random.Random(f"{seed} {case}")
-        more, wrong = one_case(place, chance)
-        killed += more
-        violations += [f"case {case}: {text}" for text in wrong]
-    return Result(cases, killed, violations)
+    return each(one_case, cases, folder, seed)
 
 
 def one_case(place, chance, seconds=0.3):
@@ -47,41 +30,21 @@ def one_case(place, chance, seconds=0.3):
     sync = chance.choice(["normal", "off"])
     queue = Queue(place / "queue.tsv", sync=sync)
     roles = [add, add, add, work, work]
-    living = {start(role, place, sync, chance.random()): role for role in roles}
-    killed, wrong = 0, []
-    until = time.monotonic() + seconds
-    try:
-        while time.monotonic() < until:
-            wrong += look(queue)
-            time.sleep(chance.random() * 0.03)
-            pid = chance.choice(list(living))
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            killed += 1
-            role = living.pop(pid)
-            living[start(role, place, sync, chance.random())] = role
-    finally:
-        for pid in living:
-            os.kill(pid, signal.SIGKILL)
-        for pid in living:
-            os.waitpid(pid, 0)
-            killed += 1
+    wrong = []
+    killed = kill_by_chance(
+        lambda role: start(role, Queue(queue.path, sync=sync), place, chance.random()),
+        roles,
+        chance,
+        seconds,
+        0.03,
+        lambda: wrong.extend(look(queue)),
+    )
     return killed, wrong + look(queue) + judge(queue, place)
 
 
-def start(role, place, sync, seed):
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        logging.disable()
-        role(Queue(place / "queue.tsv", sync=sync), place, random.Random(seed))
-    finally:
-        os._exit(1)
-
-
-def add(queue, place, chance):
+def add(queue, place, seed):
     """Add keys for ever, and note each id that is returned."""
+    chance = random.Random(seed)
     while True:
         key = chance.choice(KEYS)
         more = {"replace": True} if chance.random() < 0.2 else {}
@@ -93,7 +56,9 @@ def add(queue, place, chance):
             queue.cancel(id)  # so that all see it free at once
 
 
-def work(queue, place, chance):
+def work(queue, place, seed):
+    chance = random.Random(seed)
+
     def one(payload):
         time.sleep(chance.random() * 0.002)
         if chance.random() < 0.2:
@@ -102,13 +67,6 @@ def work(queue, place, chance):
     queue.process_jobs(
         {"one": one}, run_for=math.inf, max_attempts=10**6, backoff="none", max_workers=99
     )
-
-
-def note(path, text):
-    """Append a line by one write: a kill may follow."""
-    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    os.write(fd, f"{text}\n".encode())
-    os.close(fd)
 
 
 def made_at(job):
@@ -149,7 +107,7 @@ def judge(queue, place):
     if len(by_id) < len(jobs):
         wrong.append("two rows have one id")
     wrong += [f"{job} in the end" for job in jobs if job.status not in ("completed", "cancelled")]
-    for line in told(place):
+    for line in lines(place / "told"):
         id, key = line.split()
         if id not in by_id or by_id[id].cell("unique") != key:
             wrong.append(f"{id} was returned for {key}, and is not there")
@@ -160,9 +118,3 @@ def judge(queue, place):
                 late = first.finished_at - made_at(second)
                 wrong.append(f"{key}: {first.id} ended {late:.6f} s after {second.id} was added")
     return wrong
-
-
-def told(place):
-    with contextlib.suppress(FileNotFoundError):
-        return (place / "told").read_text().split("\n")[:-1]
-    return []

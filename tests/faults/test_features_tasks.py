@@ -8,7 +8,7 @@ import pytest
 from dbbasic_queue import Queue
 from dbbasic_queue.tasks import Tasks
 
-from . import features_tasks
+from . import cases, features_tasks
 
 pytestmark = pytest.mark.faults
 
@@ -36,7 +36,7 @@ def test_failed_is_called_when_the_time_limit_ends_the_process(tmp_path):
             (tmp_path / "told").write_text(error)
 
     id = Stubborn.enqueue()
-    child = features_tasks.start(queue, tasks)
+    child = cases.start(features_tasks.work, queue, tasks)
     _, status = os.waitpid(child, 0)
     queue.process_jobs(tasks)
 
