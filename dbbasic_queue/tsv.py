@@ -6,6 +6,8 @@ separator of any kind, another control character or a lone surrogate: JSON cells
 escapes, text cells a backslash.
 """
 
+import os
+from _thread import RLock
 from itertools import repeat
 from operator import itemgetter
 
@@ -194,8 +196,7 @@ def _escaped_json(match: "Any") -> str:
 def _replace_unsafe(by: "Callable[[Any], str]", text: str) -> str:
     global _unsafe
     if _unsafe is None:
-        import re
-
+        re = _import("re")
         _unsafe = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]").sub
     return _unsafe(by, text)
 
@@ -211,19 +212,36 @@ def unescape(text: str) -> str:
     """Undo `escape`; a backslash that is none of ours stays."""
     if "\\" not in text:
         return text
-    import re
-
+    re = _import("re")
     names = {short: char for char, short in _SHORT.items()}
-    return re.sub(
+    text = re.sub(
         r"\\(?:[\\tnr]|x[0-9a-f]{2}|u[0-9a-f]{4})",
         lambda m: names.get(m[0]) or chr(int(m[0][2:], 16)),
         text,
     )
+    return text
 
 
 def visible(text: str) -> str:
     """Return `text` without control characters, for logs and terminals; backslashes stay single."""
     return text if text.isprintable() else _replace_unsafe(_escaped, text)
+
+
+_importing = RLock()
+os.register_at_fork(
+    before=_importing.acquire,
+    after_in_parent=_importing.release,
+    after_in_child=_importing.release,
+)
+
+
+def _import(name: str) -> "Any":
+    """Return a module that few processes need; no thread may fork while it is being imported.
+
+    A child that was forked in the middle of an import could never import it.
+    """
+    with _importing:
+        return __import__(name)
 
 
 # --- JSON cells
@@ -257,11 +275,10 @@ def dump(value: "Any", what: str) -> bytes:
 
 def _encoder() -> "Callable[[Any], str]":
     """Return what writes JSON: `encode` of the standard library, made once and not at each call."""
-    import json
-
+    json = _import("json")
     plain = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
     try:
-        write = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
+        write = json.encoder.c_make_encoder(
             None,
             plain.default,
             json.encoder.encode_basestring,
@@ -274,13 +291,13 @@ def _encoder() -> "Callable[[Any], str]":
         )  # in its own order: no circles looked for, the depth ends them; no indent; no NaN
         write({"": [1]}, 0)
     except (AttributeError, TypeError):  # a Python without it, or with another one
-        return plain.encode
+        encode: Callable[[Any], str] = plain.encode
+        return encode
     return lambda value: "".join(write(value, 0))
 
 
 def _holds_split_pair(text: str) -> bool:
-    import re
-
+    re = _import("re")
     return bool(re.search("[\ud800-\udbff][\udc00-\udfff]", text))
 
 
@@ -290,9 +307,7 @@ def load(cell: bytes) -> "Any":
     if not cell:
         return None
     if _decode is None:
-        import json
-
-        _decode = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+        _decode = _import("json").JSONDecoder().scan_once
     text = cell.decode()
     try:
         value, end = _decode(text, 0)
@@ -302,10 +317,8 @@ def load(cell: bytes) -> "Any":
         raise ValueError("nested too deeply") from None
     except StopIteration:  # no JSON, or spaces around it
         pass
-    import json
-
     try:
-        return json.loads(text)
+        return _import("json").loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -555,3 +555,38 @@ def test_a_long_job_in_one_queue_delays_none_in_another_by_more_than_0_3_seconds
 
     assert max(delays) <= 0.3
     assert queue().get(long).status == "processing"
+
+
+# --- P8: a fork beside a thread that imports
+
+
+def test_p8_a_child_forked_while_a_thread_is_in_its_first_import_can_enqueue(run_python):
+    child = run_python(
+        """
+        import os, sys, threading, time
+        from dbbasic_queue import Queue
+
+        class Slowly:
+            def find_spec(self, name, path=None, target=None):
+                if name == "json":
+                    begun.set()
+                    time.sleep(0.05)
+
+        begun, queue = threading.Event(), Queue("queue.tsv", sync="off")
+        for name in [name for name in sys.modules if name.partition(".")[0] == "json"]:
+            del sys.modules[name]
+        sys.meta_path.insert(0, Slowly())
+        thread = threading.Thread(target=queue.enqueue, args=("a", {"by": "the thread"}))
+        thread.start()
+        begun.wait()
+        child = os.fork()
+        if not child:
+            import signal
+            signal.alarm(5)
+            queue.enqueue("b", {"by": "the child"})
+            os._exit(0)
+        print(os.waitpid(child, 0)[1])
+        """
+    )
+
+    assert child.communicate(timeout=30)[0] == "0\n"
