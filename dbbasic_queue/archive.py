@@ -73,13 +73,17 @@ def purge(
     return gone
 
 
-def archive(edit: Edit, file: QueueFile, older_than: "float | timedelta") -> list[Job]:
+def archive(
+    edit: Edit, file: QueueFile, older_than: "float | timedelta", status: str | None = None
+) -> list[Job]:
     """Move finished jobs to the archive and return them; after a crash none is there twice."""
     before = time.time() - in_seconds(older_than)
     with edit as e:
         keep = _named(e)
         old = [
-            job for job in e.scan() if job.finished and _age_from(job) < before and not keep(job)
+            job
+            for job in e.scan(status)
+            if job.finished and _age_from(job) < before and not keep(job)
         ]
         months: dict[str, list[Job]] = {}
         for job in old:

@@ -195,11 +195,11 @@ class Queue:
         tell(self.listeners, "purged", gone)
         return len(gone)
 
-    def archive(self, older_than: "float | timedelta") -> int:
+    def archive(self, older_than: "float | timedelta", *, status: str | None = None) -> int:
         """Move jobs that finished `older_than` seconds ago to the archive; return how many."""
         from .archive import archive
 
-        gone = unhurried(lambda: archive(self._edit(), self.file, older_than))
+        gone = unhurried(lambda: archive(self._edit(), self.file, older_than, status))
         tell(self.listeners, "archived", gone)
         return len(gone)
 

@@ -13,7 +13,7 @@ from .flock import try_lock
 from .job import Job
 from .journal import LEFT_BESIDE, all_lines, parse, unlink_with_beside, worker_of
 from .log import warn
-from .tsv import escape, unescape
+from .tsv import PENDING, escape, unescape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -189,9 +189,9 @@ def recover(
     """Take in each of the processing `rows` whose worker is not alive; yield the job as it now is,
     and how it went.
 
-    "folded": its outcome was recorded.  "recovered": it was started and not finished, which costs
-    the attempt; "cancelled": and somebody had asked to end it.  "returned": it was claimed only, or
-    ran beside the one that was to blame.
+    Where its outcome was recorded, as `event_of` says.  "recovered": it was started and not
+    finished, which costs the attempt; "cancelled": and somebody had asked to end it.  "returned":
+    it was claimed only, or ran beside the one that was to blame.
     """
     files = {one.id: one for one in dead}
     for job in list(rows):
@@ -213,7 +213,8 @@ def recover(
         if ends:
             if starts:
                 cells["started_at"] = b"%.3f" % starts[-1].time
-            yield edit.set(job, cells | ends[-1].cells), "folded"
+            job = edit.set(job, cells | ends[-1].cells)
+            yield job, event_of(job, ends[-1].attempt)
         elif one and (k, job.cells[0]) in one.killed:
             attempts = starts[-1].attempt if starts else job.attempts
             yield edit.set(job, cells | killed() | {"attempts": b"%d" % attempts}), "cancelled"
@@ -225,6 +226,13 @@ def recover(
             yield edit.set(job, cells), "recovered"
         else:
             yield edit.change(job, status="pending", worker=""), "returned"
+
+
+def event_of(job: Job, attempt: int) -> str:
+    """Return what to call the end of an attempt, by its number."""
+    if job.cells[3] != PENDING:
+        return job.status
+    return "retried" if job.attempts >= attempt else "snoozed"
 
 
 def _charged(job: Job, start: "Line | None", max_attempts: int) -> "Cells":

@@ -16,7 +16,7 @@ from .job import Job
 from .journal import WorkerFile
 from .options import Options
 from .queue import Queue
-from .recover import Dead, read_dead, recover, remove_if_empty
+from .recover import Dead, event_of, read_dead, recover, remove_if_empty
 from .run import clock
 from .tsv import PENDING, PROCESSING
 
@@ -100,9 +100,8 @@ class Turns:
                     self._follow(job)
                     if how == "recovered":
                         died.append((job, held[job.cells[0]]))
+                    if how != "returned":
                         events.append((how, job))
-                    elif how != "returned":
-                        events.append((_event(job), job))
                 met = self._settle(e, events)
                 taken = self._claim(e, met, room, now) if room else []
                 look.ready = 0
@@ -207,7 +206,7 @@ class Turns:
                 self._follow(job)
             else:
                 del self.look.processing[id]
-            events.append((_event(job, attempt), job))
+            events.append((event_of(job, attempt), job))
 
     def _follow(self, job: Job) -> None:
         """Note in the look what became of a processing row."""
@@ -295,10 +294,3 @@ class Turns:
         look, fd = self.look, self._file.fd
         look.keep(e, self._file.real, fd)
         hint.write(self._file, look.hint(fd, e.last_id))
-
-
-def _event(job: Job, attempt: int = 1) -> str:
-    """Return what to call the end of an attempt, by its number."""
-    if job.cells[3] != PENDING:
-        return job.status
-    return "retried" if job.attempts >= attempt else "snoozed"

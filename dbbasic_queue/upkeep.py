@@ -1,5 +1,6 @@
 """Upkeep in a tick, by `keep=`: old finished jobs are archived or deleted, at most once an hour."""
 
+import copy
 import os
 import re
 
@@ -28,6 +29,8 @@ def upkeep(
     ages = {status: _age(status, how_long) for status, how_long in keep.items()}
     if keep_by not in ("archive", "purge"):
         raise BadArgument(f"keep_by={keep_by!r:.80} is neither archive nor purge")
+    telling = copy.copy(queue)  # the same file, and whom the worker tells
+    telling.listeners = tuple(listeners)
     again = 0.0
 
     def tend() -> None:
@@ -40,7 +43,10 @@ def upkeep(
         try:
             note(queue.file.make_side() + "/upkeep", b"", queue.file.real)
             for status, age in ages.items():
-                queue.purge(age, status=status)
+                if keep_by == "archive":
+                    telling.archive(age, status=status)
+                else:
+                    telling.purge(age, status=status)
         except (QueueError, OSError) as problem:  # no reason to run no jobs
             warn("%s: no upkeep: %s", queue.path, str(problem))
 
