@@ -10,19 +10,18 @@ import time
 from collections import OrderedDict
 from typing import NamedTuple
 
-from ..beside import open_queue
 from ..errors import QueueError
-from ..files import blocks, close_quietly, identity, last_line, read_header, stamp_of
+from ..files import stamp_of
 from ..job import Job
-from ..lookup import find_row, lines_with
 from ..run import clock
 from ..tsv import FINISHED, PENDING, PROCESSING
 from .differ import differences
-from .tails import Archive, Journal, as_job, end_of_lines
+from .tails import Archive, Journal, as_job
+from .version import Version
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from ..journal import Line
     from ..queue import Queue
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 EVENTS = (
     "enqueued started progressed completed failed retried snoozed cancelled archived purged"
 ).split()
-_PRINT = 256  # the last bytes by which a file is known again
 _RECENT = 10_000  # final states that were told last
 
 
@@ -51,11 +49,7 @@ class Watcher:
         self._file = queue.file
         self._path = queue.path
         self._since = since
-        self._fd = -1  # of the version that was seen last
-        self._header: Header | None = None
-        self._size = 0  # up to the end of its last whole line
-        self._print = b""
-        self._last_id = b""
+        self._version: Version | None = None  # that was seen last
         self._stamp: tuple[int, int, int] | None = None
         self._began = False
         self._looked_at = time.time()
@@ -77,9 +71,9 @@ class Watcher:
                     pass
 
     def close(self) -> None:
-        if self._fd >= 0:
-            close_quietly(self._fd)
-            self._fd = -1
+        version, self._version = self._version, None
+        if version is not None:
+            version.close()
         self._archive.close()
 
     def look(self) -> "Iterator[Change]":
@@ -102,95 +96,76 @@ class Watcher:
     def _compare(self) -> "Iterator[Change]":
         begun, now = clock(), time.time()
         try:
-            fd = open_queue(self._path)
+            version = Version(self._path)
         except FileNotFoundError:
             return
-        kept = False
+        drop: Version | None = version
         try:
-            st = os.fstat(fd)
-            header = read_header(fd, self._path)
-            if header is None:  # empty, or in the making: what comes is compared with what was
-                self._stamp = stamp_of(st)
-                return
-            stop = end_of_lines(fd, st.st_size)
-            if not self._began:
+            self._stamp = None
+            if version.is_empty:  # what comes is compared with what was
+                pass
+            elif not self._began:
                 self._began = True
-                yield from self._begin(fd, header, stop)
+                yield from self._begin(version)
             else:
-                self._tails.update((line.partition(b"\t")[0], (line, one))
-                                   for line, one in self._archive.news())  # fmt: skip
-                for before, after in self._pairs(fd, header, stop):
+                news = self._archive.news()
+                self._tails.update((line.partition(b"\t")[0], (line, one)) for line, one in news)
+                for before, after in self._pairs(version):
                     yield from self._moved(before, after)
-                yield from self._archived(fd, header, stop)
-                yield from self._lost(fd, header, stop)
-            if self._fd >= 0:
-                close_quietly(self._fd)
-            self._fd, self._header, self._size, kept = fd, header, stop, True
-            self._stamp, self._looked_at = stamp_of(st), now
-            self._print = os.pread(fd, min(_PRINT, stop), stop - min(_PRINT, stop))
-            self._last_id = last_line(fd, stop).partition(b"\t")[0]
+                yield from self._archived(version)
+                yield from self._lost(version)
+            self._stamp, self._looked_at = version.stamp, now
+            if not version.is_empty:
+                drop, self._version = self._version, version
         finally:
-            if not kept:
-                os.close(fd)
+            if drop is not None:
+                drop.close()
             self._compare_from = clock() + 9 * (clock() - begun)
 
-    def _begin(self, fd: int, header: "Header", stop: int) -> "Iterator[Change]":
+    def _begin(self, version: Version) -> "Iterator[Change]":
         """Take the file as it is for seen; tell what happened since `since`."""
         since = self._since
-        start = len(header.line) + 1
-        for line, one in self._archive.begin(since):
-            job = as_job(line, one)
+        for line, header in self._archive.begin(since):
+            job = as_job(line, header)
             if since is not None and job and (job.finished_at or 0) >= since:
                 yield Change(job.status, job)
                 yield Change("archived", job)
-        needles = (b"\tprocessing\t",) if since is None else ()
-        for _, block in blocks(fd, start, stop):
-            for begin, end in lines_with(block, needles):
-                job = as_job(block[begin:end], header)
-                if job and job.cells[3] == PROCESSING:
-                    self._running[job.cells[0]] = job
-                if job and since is not None:
-                    if job.created_at >= since:
-                        yield Change("enqueued", job)
-                    if job.finished and (job.finished_at or 0) >= since:
-                        yield self._final(job)
+        for job in version.jobs(needles=(b"\tprocessing\t",) if since is None else ()):
+            if job.cells[3] == PROCESSING:
+                self._running[job.cells[0]] = job
+            if since is not None and job.created_at >= since:
+                yield Change("enqueued", job)
+            if since is not None and job.finished and (job.finished_at or 0) >= since:
+                yield self._final(job)
         yield from self._follow_workers(False, since)
 
-    def _pairs(self, fd: int, header: "Header", stop: int) -> "Iterator[Pair]":
+    def _pairs(self, version: Version) -> "Iterator[Pair]":
         """Yield each row that differs, as it was and as it is."""
-        start = len(header.line) + 1
-        if self._fd < 0 or self._header is None:
-            lines = _lines(fd, start, stop)
-        elif identity(self._fd) != identity(fd):
-            for x, y in differences(self._fd, self._size, self._header, fd, stop, header):
-                yield as_job(x, header), as_job(y, header)
-            return
-        elif stop >= self._size and self._print == os.pread(
-            fd, len(self._print), self._size - len(self._print)
-        ):
-            lines = _lines(fd, self._size, stop)
+        old = self._version
+        if old is not None and not old.is_file_of(version):
+            lines = differences(old.fd, old.stop, old.header, version.fd, version.stop,
+                                version.header)  # fmt: skip
+            for x, y in lines:
+                yield as_job(x, version.header), as_job(y, version.header)
+        elif old is None or old.is_start_of(version):
+            for job in version.jobs(old.stop if old else 0):
+                yield None, job
         else:
-            yield from self._overwritten(_lines(fd, start, stop), header)
-            return
-        for line in lines:
-            yield None, as_job(line, header)
+            yield from self._overwritten(version, old.last_id)
 
-    def _overwritten(self, lines: "Iterable[bytes]", header: "Header") -> "Iterator[Pair]":
+    def _overwritten(self, version: Version, last_id: bytes) -> "Iterator[Pair]":
         """Yield the rows of a file that somebody wrote in place: what was there is not known.
 
         Of those that did not run, only what says that it is newer than the last look is told.
         """
         gone = set(self._running)
-        for line in lines:
-            job = as_job(line, header)
-            if job is None:
-                continue
-            gone.discard(job.cells[0])
+        for job in version.jobs():
             id, was = job.cells[0], self._running.get(job.cells[0])
+            gone.discard(id)
             ended = (job.finished_at or 0) >= self._looked_at and self._recent.get(id) != _key(job)
             if was is not None or job.cells[3] == PROCESSING:
                 yield was or job, job
-            elif id > self._last_id:
+            elif id > last_id:
                 yield None, job
             elif ended:
                 yield job.replace(status="pending"), job
@@ -250,11 +225,10 @@ class Watcher:
             yield self._final(job)
         yield Change("archived", job)
 
-    def _archived(self, fd: int, header: "Header", stop: int) -> "Iterator[Change]":
+    def _archived(self, version: Version) -> "Iterator[Change]":
         """Yield the jobs that came and were archived between two looks."""
         for id, tail in list(self._tails.items()):
-            start = len(header.line) + 1
-            if find_row(fd, id, start, stop, everywhere=False):
+            if version.job(id):
                 continue  # its edit comes, or was cut off: the queue's row is the one that counts
             job = as_job(*self._tails.pop(id, tail))
             if job is not None and id not in self._early:
@@ -267,11 +241,10 @@ class Watcher:
                 yield self._final(job)
             yield Change("archived", job)
 
-    def _lost(self, fd: int, header: "Header", stop: int) -> "Iterator[Change]":
+    def _lost(self, version: Version) -> "Iterator[Change]":
         """Yield the jobs that a worker's file told of, and which no version has that was seen."""
         for id, row in self._early.items():
-            start = len(header.line) + 1
-            if not find_row(fd, id, start, stop, everywhere=False):
+            if not version.job(id):
                 _, told = self._told.pop(id, (b"", None))
                 yield Change("purged", told or row)
         self._early.clear()
@@ -333,30 +306,17 @@ class Watcher:
     def _row_now(self, id: bytes) -> Job | None:
         """Return a row as the file has it now, where that is newer than the version seen last."""
         try:
-            fd = open_queue(self._path)
+            version = Version(self._path)
         except FileNotFoundError:
             return None
         try:
-            header = read_header(fd, self._path)
-            if header is None:
-                return None
-            stop = os.fstat(fd).st_size
-            found = find_row(fd, id, len(header.line) + 1, stop, everywhere=False)
-            return as_job(found[1][:-1], header) if found else None
+            return version.job(id)
         finally:
-            os.close(fd)
+            version.close()
 
     def _is_known(self, id: bytes) -> bool:
         """Whether the version that was seen last has a row."""
-        if self._fd < 0 or self._header is None:
-            return False
-        start = len(self._header.line) + 1
-        return bool(find_row(self._fd, id, start, self._size, everywhere=False))
-
-
-def _lines(fd: int, start: int, stop: int) -> "Iterator[bytes]":
-    for _, block in blocks(fd, start, stop):
-        yield from block.split(b"\n")[:-1]
+        return self._version is not None and self._version.job(id) is not None
 
 
 def _key(job: Job) -> "tuple[bytes, ...]":
