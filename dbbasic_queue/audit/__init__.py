@@ -1,0 +1,13 @@
+"""An audit trail, for whoever asks for one: a line for each move of each job, in a file that only
+grows.
+
+`queue.tsv.d/audit.tsv`; each line holds a hash of the line before it, so that what was changed or
+taken out later is found.  Payloads and results are not in it.
+"""
+
+from .completing import complete as complete
+from .file import Entry as Entry
+from .file import history as history
+from .file import read as read
+from .file import verify as verify
+from .trail import trail as trail
