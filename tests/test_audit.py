@@ -1,6 +1,7 @@
 """The audit trail: every move in it, nothing secret, and what was changed later is found."""
 
 import collections
+import json
 import multiprocessing
 import os
 import random
@@ -11,6 +12,7 @@ import pytest
 
 from dbbasic_queue import Discard, Queue
 from dbbasic_queue.audit import complete, history, read, trail, verify
+from dbbasic_queue.cli import main
 
 
 @pytest.fixture
@@ -268,3 +270,19 @@ def test_a_forked_child_does_not_share_its_parents_lock(queue, path):
 def add_by(queue):
     for n in range(100):
         queue.enqueue("t", n)
+
+
+def test_the_command_tells_a_jobs_history_with_a_trail_and_without(queue, path, capsys):
+    job_id = queue.enqueue("t")
+    queue.process_jobs({"t": fail}, 1)
+
+    assert main(["--file", queue.path, "--json", "history", job_id]) == 0
+    told = json.loads(capsys.readouterr().out)
+    os.unlink(path)
+    assert main(["--file", queue.path, "--json", "history", job_id]) == 0
+    of_row = json.loads(capsys.readouterr().out)
+
+    assert [one["event"] for one in told] == ["enqueued", "started", "failed"]
+    assert [one["event"] for one in of_row] == ["enqueued", "started", "failed"]
+    assert told[2]["error"] == of_row[2]["error"] == "no\tsuch\nuser \x1b[31m"
+    assert main(["--file", queue.path, "history", "0" * 16]) == 1

@@ -970,6 +970,8 @@ EVERY = {
     "list": "list",
     "show": "show {failed}",
     "stats": "stats",
+    "watch": "watch --since 3h --event failed --timeout 0",
+    "history": "history {failed}",
     "workers": "workers",
     "archive": "archive --older-than 0",
     "backup": "backup copy.tsv",

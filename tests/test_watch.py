@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import gc
+import json
 import os
 import random
 import shutil
@@ -286,8 +287,8 @@ def test_a_watch_of_no_file_waits_for_it(queue):
 
 
 def test_deleted_rows_among_many_are_told_and_no_other(queue):
-    ids = queue.enqueue_many([("good", n) for n in range(20_000)])
-    chosen = {*ids[100:200], *ids[3000:15000:2], ids[0], ids[-1]}
+    ids = queue.enqueue_many([("good", n) for n in range(9000)])
+    chosen = {*ids[100:200], *ids[3000:8000:2], ids[0], ids[-1]}
     watcher = Watcher(queue)
 
     queue.purge(ids=chosen, status="pending")
@@ -301,9 +302,9 @@ def test_deleted_rows_among_many_are_told_and_no_other(queue):
 
 def test_changes_are_those_of_a_random_edit(queue):
     chance = random.Random(5)
-    ids = queue.enqueue_many([("good", "x" * chance.randrange(300)) for n in range(3000)])
+    ids = queue.enqueue_many([("good", "x" * chance.randrange(300)) for n in range(800)])
     watcher = Watcher(queue)
-    for _ in range(20):
+    for _ in range(6):
         before = {job.id: job.status for job in queue.jobs()}
         with queue.edit() as e:
             for job_id in chance.sample(ids, 40):
@@ -519,3 +520,40 @@ def test_every_final_state_is_told_once(queue, run_python, seed):
 
 def open_jobs(queue):
     return any(not job.finished for job in queue.jobs())
+
+
+# --- the command
+
+
+def cli(run_python, path, words, **popen):
+    code = f"import sys; from dbbasic_queue.cli import main; sys.exit(main({words!r}.split()))"
+    return run_python(code, env={"DBBASIC_QUEUE": path}, **popen)
+
+
+@pytest.mark.soak
+def test_the_command_prints_each_change_at_once_until_it_is_idle(queue, run_python):
+    queue.enqueue("good")
+    child = cli(run_python, queue.path, "watch --since 1h --until-idle")
+    assert " enqueued " in child.stdout.readline()
+
+    queue.process_jobs(HANDLERS)
+
+    assert " completed " in child.stdout.readlines()[-1]
+    assert child.wait() == 0
+
+
+@pytest.mark.soak
+def test_the_command_ends_with_its_reader_and_at_ctrl_c(queue, run_python):
+    queue.enqueue("good")
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    child = cli(run_python, queue.path, "watch --since 1h --json", **heed)
+    assert json.loads(child.stdout.readline())["event"] == "enqueued"
+
+    child.send_signal(signal.SIGINT)
+    assert child.wait() == 130
+
+    child = cli(run_python, queue.path, "watch --since 1h")
+    child.stdout.readline()
+    child.stdout.close()
+    queue.enqueue("good")
+    assert child.wait() == 0

@@ -83,6 +83,8 @@ COMMANDS = {
     "queue:list": _command("List jobs", "list"),
     "queue:failed": _command("List the jobs that failed", "list", "--status", "failed"),
     "queue:show": _command("Show everything about one job", "show"),
+    "queue:watch": _command("Print a line for each change of a job, as it comes", "watch"),
+    "queue:history": _command("Say what became of one job", "history"),
     "queue:stats": _command("Count jobs by status, queue and type", "stats"),
     "queue:workers": _command("List the workers that live", "workers"),
     "queue:retry": _command("Make failed or cancelled jobs pending again", "retry"),

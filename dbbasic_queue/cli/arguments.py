@@ -5,7 +5,7 @@ import math
 from functools import partial
 
 from .. import __version__
-from . import change, control, edit, export, look, schedule, work
+from . import change, control, edit, export, look, schedule, watch, work
 from .output import PROGRAM
 from .values import duration, moment, processes
 
@@ -69,6 +69,7 @@ def parser() -> Parser:
     _add_moves(add)
     _add_work(add)
     _add_questions(add)
+    watch.add_words(add)
     _add_upkeep(add)
     p = add(
         "schedule", None, "Jobs that come again: add, list, pause, resume, run, remove.",

@@ -2,10 +2,10 @@
 
 import time
 
-from ..errors import in_seconds
+from ..errors import BadArgument, in_seconds
 from ..here import queue_here
 from ..run import clock
-from .watcher import Change, Watcher
+from .watcher import EVENTS, Change, Watcher
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class Watch:
         timeout: "float | timedelta | None",
         until: "Callable[[], object] | None",
     ) -> None:
+        if unknown := [word for word in events if word not in EVENTS]:
+            raise BadArgument(f"watch({unknown[0]!r:.80}): none of {', '.join(EVENTS)}")
         self._wants = events, type, queue
         self._ends = None if timeout is None else clock() + in_seconds(timeout)
         self._until = until
