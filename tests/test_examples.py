@@ -381,6 +381,28 @@ def test_limits_hold_back_what_may_not_start_yet():
     assert "3 jobs of queue default are unfinished: full" in printed
 
 
+# Told of jobs
+
+
+def test_a_failure_is_told_by_a_listener_and_by_a_job_that_waits_for_it():
+    printed, _ = run("alerts.py")
+
+    assert printed.count("alert: charge") == 2
+    assert "failed: the card of ada was declined to the people on duty\n" in printed
+    assert printed.count(" is unpaid to the people on duty\n") == 1
+    assert Queue().counts("type", "status") == {("charge", "failed"): 2, ("alert", "completed"): 3}
+
+
+def test_a_job_is_watched_from_another_process_and_its_history_is_kept():
+    printed, _ = run("watch.py")
+
+    events = [line.split()[0] for line in printed.splitlines()]
+    assert events[:2] == ["enqueued", "started"]
+    assert "result: cat.mp4\n" in printed
+    assert printed.count("progressed by") == 2
+    assert printed.endswith("the trail is whole\n")
+
+
 # Jobs that know each other
 
 
