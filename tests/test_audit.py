@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import stat
+import threading
 import time
 
 import pytest
@@ -265,6 +266,17 @@ def test_a_forked_child_does_not_share_its_parents_lock(queue, path):
 
     assert verify(path) is None
     assert len(list(read(path))) == 401
+
+
+def test_threads_make_one_chain(queue, path):
+    threads = [threading.Thread(target=add_by, args=(queue,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert verify(path) is None
+    assert len(list(read(path))) == 400
 
 
 def add_by(queue):

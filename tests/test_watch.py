@@ -16,8 +16,11 @@ import pytest
 from freezegun import freeze_time
 
 from dbbasic_queue import Discard, Queue, Snooze, current_job
+from dbbasic_queue.errors import BadArgument
 from dbbasic_queue.events import awatch, watch
+from dbbasic_queue.events.tails import Journal
 from dbbasic_queue.events.watcher import Watcher
+from dbbasic_queue.journal import line
 
 FINAL = ("completed", "failed", "cancelled")
 
@@ -240,6 +243,18 @@ def test_a_backup_that_is_put_back_is_told_as_what_it_changes(queue, watcher):
     assert sorted(told(watcher)) == sorted([("retried", first.id), ("purged", new)])
 
 
+def test_a_file_that_is_emptied_is_compared_when_it_has_rows_again(queue, watcher):
+    [first] = queue.jobs()
+    os.rename(queue.path, queue.path + ".away")
+    with open(queue.path, "wb"):
+        pass
+    assert told(watcher) == []
+
+    new = queue.enqueue("good")
+
+    assert sorted(told(watcher)) == sorted([("purged", first.id), ("enqueued", new)])
+
+
 def test_a_file_that_is_written_in_place_is_told_by_its_times(queue, watcher):
     first = queue.enqueue("good")
     told(watcher)
@@ -322,7 +337,45 @@ def test_changes_are_those_of_a_random_edit(queue):
     watcher.close()
 
 
+def test_a_job_in_both_files_is_told_as_archived_when_it_is_gone_from_the_queue(queue, watcher):
+    [first] = queue.jobs()
+    queue.cancel(first.id)
+    shutil.copy(queue.path, queue.path + ".before")
+    with freeze_time("2040-01-01"):
+        queue.archive(0)
+    os.rename(queue.path, queue.path + ".after")
+    os.rename(queue.path + ".before", queue.path)
+    assert told(watcher) == [("cancelled", first.id)]
+
+    os.rename(queue.path + ".after", queue.path)
+
+    assert told(watcher) == [("archived", first.id)]
+
+
+def test_a_workers_file_that_is_cut_back_is_read_on(tmp_path):
+    path = tmp_path / "w-1-abc.tsv"
+    head = line(b"0", b"worker", b"w", 0, b"1.000", {})
+    lines = [line(b"1", b"start", b"%d" % n, 1, b"2.000", {}) for n in range(5)]
+    journal = Journal(str(path))
+
+    path.write_bytes(head + b"".join(lines[:2]) + bytes(1000))
+    first = journal.news()
+    path.write_bytes(head + b"".join(lines[:3]) + bytes(900))
+    second = journal.news()
+    path.write_bytes(head + b"".join(lines[3:]) + lines[4][:9])
+    third = journal.news()
+
+    told = [[entry.id for entry in news] for news in (first, second, third)]
+    assert told == [[b"w", b"0", b"1"], [b"2"], [b"w", b"3", b"4"]]
+    assert journal.news() == []
+
+
 # --- the iterator
+
+
+def test_an_unknown_event_is_refused(queue):
+    with pytest.raises(BadArgument, match="'ended'"):
+        watch("ended", queue_file=queue)
 
 
 def test_since_begins_with_what_has_happened(queue):

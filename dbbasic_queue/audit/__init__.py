@@ -2,7 +2,8 @@
 grows.
 
 `queue.tsv.d/audit.tsv`; each line holds a hash of the line before it, so that what was changed or
-taken out later is found.  Payloads and results are not in it.
+taken out later is found.  Payloads and results are not in it.  It is never cut: to put a part of it
+aside, rename it to audit-2030-01.tsv, say; `chattr +a` lets nobody but root do more than add to it.
 """
 
 from .completing import complete as complete

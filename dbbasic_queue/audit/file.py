@@ -5,7 +5,9 @@ so a line that a crash has torn is covered by the one after it.
 """
 
 import os
+import threading
 import time
+import weakref
 from typing import NamedTuple
 
 from ..beside import NoFile, make, open_regular
@@ -63,22 +65,45 @@ def queue_of(where: "Where") -> Queue:
     return queue_here(where) if where is None or isinstance(where, Queue) else Queue(where)
 
 
+_writers: "weakref.WeakSet[Writer]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for writer in list(_writers):
+        writer.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 class Writer:
     """A file that is open for adding, in this process."""
 
     def __init__(self, path: str, queue: Queue) -> None:
         self.path = path
         self._queue = queue
-        self._fd = -1
-        self._pid = 0
         self._synced = 0.0
+        self._fd = -1
+        self._turn = threading.Lock()
+        _writers.add(self)
 
     def __del__(self) -> None:
-        if self._fd >= 0 and self._pid == os.getpid():
+        if self._fd >= 0:
             os.close(self._fd)
+
+    def forget(self) -> None:
+        """In a forked child: close what is the parent's, whose lock would stay for as long."""
+        self._turn = threading.Lock()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def add(self, entries: "Iterable[Entry]") -> None:
         """Add lines, each in one write, after those of other writers."""
+        with self._turn:
+            self._add(entries)
+
+    def _add(self, entries: "Iterable[Entry]") -> None:
         fd = self._locked()
         try:
             size = os.fstat(fd).st_size
@@ -109,14 +134,14 @@ class Writer:
         """Return the file, locked, and made where it is not there (any more)."""
         waited = 0.0
         while True:
-            if self._fd < 0 or self._pid != os.getpid() or not self._is_there():
+            if self._fd < 0 or not self._is_there():
                 if self._fd >= 0:
-                    os.close(self._fd)  # a fork has a lock in common with its parent
-                    self._fd = -1
+                    fd, self._fd = self._fd, -1
+                    os.close(fd)
                 if os.path.dirname(self.path) == self._queue.file.side:
                     self._queue.file.make_side()
                 flags = os.O_RDWR | os.O_APPEND
-                self._fd, self._pid = make(self.path, flags, self._queue.file.real), os.getpid()
+                self._fd = make(self.path, flags, self._queue.file.real)
             if try_lock(self._fd):
                 if self._is_there():
                     return self._fd
