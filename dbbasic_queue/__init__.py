@@ -126,7 +126,7 @@ def process_jobs(
     from .hint import idle_tick, is_tended
 
     path = usual_path()
-    idles = run_for is None and hasattr(handlers, "keys") and (not keep or is_tended(path))
+    idles = run_for is None and hasattr(handlers, "keys") and (keep is None or is_tended(path))
     if idles and idle_tick(path):
         return
     from .queue import default_queue

@@ -190,8 +190,8 @@ class Queue:
         """
         from .archive import purge
 
-        wanted = None if ids is None else list(ids)
-        gone = unhurried(lambda: purge(self._edit(), older_than, status, type, queue, wanted))
+        of = older_than, status, type, queue, None if ids is None else list(ids)
+        gone = unhurried(lambda: purge(self._edit(), self.file, *of))
         tell(self.listeners, "purged", gone)
         return len(gone)
 
@@ -324,7 +324,7 @@ class Queue:
         if not hasattr(handlers, "keys") or not hasattr(handlers, "__getitem__"):
             raise BadArgument(f"handlers={handlers!r:.80} is no mapping of types to functions")
         tend = None
-        if keep:
+        if keep is not None:
             from .upkeep import upkeep
 
             tend = upkeep(self, keep, keep_by, (*self.listeners, *listeners))

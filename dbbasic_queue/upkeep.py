@@ -1,36 +1,59 @@
-"""Upkeep in a tick, by `keep=`: old finished jobs are archived or deleted, at most once an hour."""
+"""Upkeep in a tick, by `keep=`: old finished jobs are archived or deleted, at most once an hour.
 
-import copy
+What is old is looked for without the lock.  Where something is, one edit takes all of it out.  No
+failure of it stops a job: it is logged, and tried again.
+"""
+
+import calendar
 import os
 import re
+import time
 
-from .beside import note
-from .errors import BadArgument, QueueError, in_seconds
-from .hint import is_tended
-from .log import warn
+from .beside import make, open_queue, open_regular, unlink
+from .edit import Edit
+from .errors import BadArgument, QueueBusy, in_seconds
+from .files import blocks, read_header, stamp_of
+from .hint import TENDED, is_tended
+from .job import Job, whole
+from .leave import age_from, take_out, waited_for
+from .log import tell, traceback_of, warn
+from .lookup import month_of
+from .output import remove_orphans, remove_output
 from .run import clock
+from .tsv import row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
+    from .disk import QueueFile
     from .queue import Listener, Queue
+    from .tsv import Header
 
 FINISHED = ("completed", "failed", "cancelled")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+MOST = 50_000  # jobs of one edit, so that nobody waits long for the lock; the next edit goes on
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _LOOK = 60  # seconds after which a worker that goes on looks whether it is time again
+_PATIENCE = 1.0  # seconds that it waits for the lock
+_OWN = "keep"  # the column in which a job has words of its own
 
 
 def upkeep(
     queue: "Queue", keep: "Mapping[str, Any]", keep_by: str, listeners: "Sequence[Listener]"
 ) -> "Callable[[], None]":
-    """Return what does the upkeep when it is due; BadArgument when `keep` or `keep_by` is wrong."""
-    ages = {status: _age(status, how_long) for status, how_long in keep.items()}
+    """Return what does the upkeep when it is due; BadArgument when `keep` or `keep_by` is wrong.
+
+    `keep` says how long finished jobs stay, by status, and under "archive" how long archived ones
+    do: 3600, timedelta(days=7), "90s", "12h", "7d", "for_ever".  A status that is not named stays.
+    What a job has in its own column `keep` wins.
+    """
+    if not hasattr(keep, "items"):
+        raise BadArgument(f"keep={keep!r:.80} is no mapping of statuses to durations")
+    ages = {_checked(what): seconds(f"keep[{what!r}]", age) for what, age in keep.items()}
     if keep_by not in ("archive", "purge"):
         raise BadArgument(f"keep_by={keep_by!r:.80} is neither archive nor purge")
-    telling = copy.copy(queue)  # the same file, and whom the worker tells
-    telling.listeners = tuple(listeners)
+    event = "archived" if keep_by == "archive" else "purged"
     again = 0.0
 
     def tend() -> None:
@@ -41,24 +64,200 @@ def upkeep(
         if is_tended(queue.path) or not os.path.exists(queue.path):
             return
         try:
-            note(queue.file.make_side() + "/upkeep", b"", queue.file.real)
-            for status, age in ages.items():
-                if keep_by == "archive":
-                    telling.archive(age, status=status)
-                else:
-                    telling.purge(age, status=status)
-        except (QueueError, OSError) as problem:  # no reason to run no jobs
-            warn("%s: no upkeep: %s", queue.path, str(problem))
+            gone, is_all = _tend(queue, ages, event)
+        except Exception as problem:  # no reason to run no jobs
+            expected = isinstance(problem, (OSError, ValueError, QueueBusy))
+            text = str(problem) if expected or not listeners else traceback_of(problem)
+            warn("%s: no upkeep: %s", queue.path, text)
+            return
+        again = again if is_all else 0.0
+        tell(listeners, event, gone)
 
     return tend
 
 
-def _age(status: str, how_long: "Any") -> float:
-    if status not in FINISHED:
-        raise BadArgument(f"keep has {status!r:.80}, which is none of {', '.join(FINISHED)}")
+def seconds(what: str, how_long: "Any") -> float | None:
+    """Return a duration in seconds, None for for_ever; BadArgument names `what` it is not."""
+    if how_long == "for_ever":
+        return None
     if isinstance(how_long, str):
-        match = re.fullmatch(r"(\d+)([smhdw])", how_long, re.ASCII)
+        match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)([smhdw]?)", how_long, re.ASCII)
         if not match:
-            raise BadArgument(f"keep[{status!r}]={how_long!r:.80} is no duration such as 12h or 7d")
+            text = "is no duration such as 12h or 7d, nor for_ever"
+            raise BadArgument(f"{what}={how_long!r:.80} {text}")
         return float(match[1]) * _SECONDS[match[2]]
-    return in_seconds(how_long)
+    try:
+        return in_seconds(how_long)
+    except BadArgument as error:
+        raise BadArgument(f"{what}: {error}") from None
+
+
+def _checked(what: "Any") -> str:
+    if what not in (*FINISHED, "archive"):
+        raise BadArgument(f"keep has {what!r:.80}, which is none of {', '.join(FINISHED)}, archive")
+    return str(what)
+
+
+def _tend(queue: "Queue", ages: "Mapping[str, float | None]", event: str) -> tuple[list[Job], bool]:
+    """Do the upkeep; return the jobs that went, and whether those are all that were to go."""
+    file, now = queue.file, time.time()
+    old = _Old(ages, now)
+    remove_orphans(file)
+    months = _old_months(file, now - age) if (age := ages.get("archive")) is not None else {}
+    if not months and not _is_any(queue.path, old):
+        _stamp(file, now)
+        return [], True
+    gone: list[Job] = []
+    is_all = True
+    try:
+        with Edit(file, min(queue.lock_timeout, _PATIENCE), create=False) as e:
+            if not e.exists or is_tended(queue.path):
+                return [], True  # somebody was quicker
+            _stamp(file, now)
+            rows = old.jobs(file.fd, e.header, e.start, e.size)
+            gone = take_out(e, rows, file if event == "archived" else None, MOST)
+            needed = {month_of(id) for id in waited_for(e)[0]} if months else set()
+            for path, stamp in months.items():
+                if os.path.basename(path)[:7] not in needed and stamp_of(os.lstat(path)) == stamp:
+                    unlink(path)
+            is_all = len(gone) < MOST
+            if not is_all:
+                _stamp(file, now - TENDED)
+    except QueueBusy:
+        _stamp(file, now - TENDED)
+        raise
+    if event == "purged":
+        remove_output(file, gone)
+    return gone, is_all
+
+
+def _stamp(file: "QueueFile", at: float) -> None:
+    """Note when the upkeep was done, as the time of a file."""
+    fd = make(file.make_side() + "/upkeep", os.O_WRONLY, file.real)
+    try:
+        os.utime(fd, (int(at), int(at)))
+    except PermissionError:  # another user's: only the present can be said
+        os.utime(fd)
+    finally:
+        os.close(fd)
+
+
+def _is_any(path: str, old: "_Old") -> bool:
+    """Whether a job is old, as far as can be told without the lock."""
+    try:
+        fd = open_queue(path)
+    except FileNotFoundError:
+        return False
+    try:
+        header = read_header(fd, path)
+        if header is None:
+            return False
+        start, size = len(header.line) + 1, os.fstat(fd).st_size
+        return next(old.jobs(fd, header, start, size), None) is not None
+    finally:
+        os.close(fd)
+
+
+class _Old:
+    """Which finished rows are old now."""
+
+    def __init__(self, ages: "Mapping[str, float | None]", now: float) -> None:
+        self._now = now
+        self._ages = ages
+        given = [age for status in FINISHED if (age := ages.get(status)) is not None]
+        self._least = min(given, default=None)
+        self._told = False
+
+    def jobs(self, fd: int, header: "Header", start: int, stop: int) -> "Iterator[Job]":
+        """Yield them in the order of the file.
+
+        A row cannot have finished before it was added, and rows stand in the order of adding: the
+        first one that is too young ends the look, unless jobs may have words of their own.
+        """
+        own = header.index.get(_OWN)
+        if own is None and self._least is None:
+            return
+        young = self._now - (self._least or 0.0)
+        for offset, block in blocks(fd, start, stop):
+            at = offset
+            for line in block.split(b"\n")[:-1]:
+                cells = line.split(b"\t", 6)
+                if own is None and len(cells) == 7 and young < _created(cells) <= self._now:
+                    return
+                if len(cells) == 7 and self._may_go(cells[3], own is not None):
+                    whole_row = row(line, header)
+                    if whole_row:
+                        job = Job(whole_row, header, at, len(line) + 1)
+                        if self._is_old(job):
+                            yield job
+                at += len(line) + 1
+
+    def _may_go(self, status: bytes, own: bool) -> bool:
+        word = status.decode(errors="replace")
+        return word in FINISHED and (own or self._ages.get(word) is not None)
+
+    def _is_old(self, job: Job) -> bool:
+        age = self._ages.get(job.status)
+        words = job.cell(_OWN)
+        if words:
+            try:
+                age = seconds(_OWN, words)
+            except BadArgument as problem:  # rather kept than lost
+                if not self._told:
+                    self._told = True
+                    warn("job %s stays: %s", job.id, str(problem))
+                return False
+        return age is not None and age_from(job) < self._now - age
+
+
+def _created(cells: list[bytes]) -> float:
+    try:
+        return whole(cells[4])
+    except (ValueError, OverflowError):
+        return float("inf")
+
+
+# --- the archive
+
+
+def _old_months(file: "QueueFile", before: float) -> "dict[str, tuple[int, int, int]]":
+    """Return the archive's files in which every job finished before, with what they are now."""
+    folder = os.path.join(file.side, "archive")
+    found: dict[str, tuple[int, int, int]] = {}
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return found
+    for name in names:
+        match = re.fullmatch(r"(\d{4})-(\d\d)\.tsv", name, re.ASCII)
+        if not match or _end_of(int(match[1]), int(match[2])) > before:
+            continue
+        path = os.path.join(folder, name)
+        fd = open_regular(path, os.O_RDONLY)
+        try:
+            stamp = stamp_of(os.fstat(fd))
+            if _all_before(fd, path, before):
+                found[path] = stamp
+        finally:
+            os.close(fd)
+    return found
+
+
+def _end_of(year: int, month: int) -> int:
+    return calendar.timegm((year + month // 12, month % 12 + 1, 1, 0, 0, 0))
+
+
+def _all_before(fd: int, path: str, before: float) -> bool:
+    """Whether each line is a job that finished before; what cannot be read may be younger."""
+    header = read_header(fd, path)
+    if header is None:
+        return False
+    at = len(header.line) + 1
+    for offset, block in blocks(fd, at):
+        at = offset + len(block)
+        for line in block.split(b"\n")[:-1]:
+            cells = row(line, header)
+            job = Job(cells, header) if cells else None
+            if job is None or age_from(job) >= before:
+                return False
+    return at == os.fstat(fd).st_size

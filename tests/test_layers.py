@@ -20,7 +20,7 @@ CORE = (
     " here layers journal recover run options outcome admit due claim turn stop held worker"
 ).split()
 LEAVES = ("errors", "tsv")  # these know nothing of ours but errors
-SHARED = ("group",)  # of what several features are made; it imports the core only
+SHARED = ("group", "leave", "output")  # of what several features are made; it imports the core only
 DOORS = ("cli", "__main__", "tasks", "metrics", "testing", "web", "contrib")
 
 # Methods that are only a door to a later room import it when they are called; exactly these.
