@@ -5,6 +5,7 @@ failure of it stops a job: it is logged, and tried again.
 """
 
 import calendar
+import math
 import os
 import re
 import time
@@ -163,9 +164,11 @@ class _Old:
 
     def __init__(self, ages: "Mapping[str, float | None]", now: float) -> None:
         self._now = now
-        self._ages = ages
-        given = [age for status in FINISHED if (age := ages.get(status)) is not None]
-        self._least = min(given, default=None)
+        self._before = {  # by status: what finished before this is old
+            status.encode(): -math.inf if (age := ages.get(status)) is None else now - age
+            for status in FINISHED
+        }
+        self._latest = max(self._before.values())
         self._told = False
 
     def jobs(self, fd: int, header: "Header", start: int, stop: int) -> "Iterator[Job]":
@@ -175,46 +178,42 @@ class _Old:
         first one that is too young ends the look, unless jobs may have words of their own.
         """
         own = header.index.get(_OWN)
-        if own is None and self._least is None:
+        if own is None and self._latest == -math.inf:
             return
-        young = self._now - (self._least or 0.0)
         for offset, block in blocks(fd, start, stop):
             at = offset
             for line in block.split(b"\n")[:-1]:
-                cells = line.split(b"\t", 6)
-                if own is None and len(cells) == 7 and young < _created(cells) <= self._now:
+                end = at + len(line) + 1
+                cells = line.split(b"\t", 6 if own is None else -1)
+                added = _added(cells)
+                if own is None and self._latest < added <= self._now:
                     return
-                if len(cells) == 7 and self._may_go(cells[3], own is not None):
+                words = cells[own] if own is not None and own < len(cells) else b""
+                before = self._before.get(cells[3]) if len(cells) > 3 else None
+                if before is not None and (words or added < before):
                     whole_row = row(line, header)
-                    if whole_row:
-                        job = Job(whole_row, header, at, len(line) + 1)
-                        if self._is_old(job):
-                            yield job
-                at += len(line) + 1
+                    job = Job(whole_row, header, at, end - at) if whole_row else None
+                    if job and age_from(job) < (self._own_limit(job) if words else before):
+                        yield job
+                at = end
 
-    def _may_go(self, status: bytes, own: bool) -> bool:
-        word = status.decode(errors="replace")
-        return word in FINISHED and (own or self._ages.get(word) is not None)
-
-    def _is_old(self, job: Job) -> bool:
-        age = self._ages.get(job.status)
-        words = job.cell(_OWN)
-        if words:
-            try:
-                age = seconds(_OWN, words)
-            except BadArgument as problem:  # rather kept than lost
-                if not self._told:
-                    self._told = True
-                    warn("job %s stays: %s", job.id, str(problem))
-                return False
-        return age is not None and age_from(job) < self._now - age
+    def _own_limit(self, job: Job) -> float:
+        try:
+            age = seconds(_OWN, job.cell(_OWN))
+        except BadArgument as problem:  # rather kept than lost
+            if not self._told:
+                self._told = True
+                warn("job %s stays: %s", job.id, str(problem))
+            return -math.inf
+        return -math.inf if age is None else self._now - age
 
 
-def _created(cells: list[bytes]) -> float:
+def _added(cells: list[bytes]) -> float:
+    """Return when a row was added; infinity when it does not say so."""
     try:
         return whole(cells[4])
-    except (ValueError, OverflowError):
-        return float("inf")
+    except (ValueError, OverflowError, IndexError):
+        return math.inf
 
 
 # --- the archive

@@ -398,6 +398,12 @@ def tick(folder):
     folder.note("told", "ticked")
 
 
+def tick_with_upkeep(folder):
+    """A tick that moves what has finished to the archive."""
+    folder.tick(keep=dict.fromkeys(("completed", "failed", "cancelled"), 0))
+    folder.note("told", "archived")
+
+
 def tick_with_limits(folder):
     """A tick in which a job may start only when two limits let it, and its start is noted."""
     limits = [rate(9, 60, type="discard"), concurrency(1, type="discard")]
@@ -440,6 +446,9 @@ SCENES = {
     "purge": Scene(finished_jobs, purge, verdict.purged, ("first", "third")),
     "archive": Scene(finished_jobs, archive, verdict.archived, FINISHED),
     "archive with a new column": Scene(an_archive, archive, verdict.archived, FINISHED),
+    "tick with upkeep": Scene(
+        finished_jobs, tick_with_upkeep, verdict.archived, FINISHED, faults=KILL
+    ),
     "backup": Scene(an_old_backup, backup, verdict.copied),
     "tick": Scene(every_kind, tick, verdict.ticked),
     "tick with every feature": Scene(every_feature, tick_with_limits, verdict.ticked),
