@@ -104,6 +104,6 @@ def text_of(failure: BaseException) -> tuple[str, bool]:
         return f"{name}: (its text cannot be read)", False
     if isinstance(failure, JobTimeout):
         message = message or "timed out"
-    elif not isinstance(failure, (Discard, Snooze, Killed)):
+    elif not isinstance(failure, (Discard, Snooze, Killed, Retry)):
         message = f"{name}: {message}" if message else name
     return message[:LONGEST_ERROR], True

@@ -3,6 +3,7 @@
 An archived job keeps it.  Names are made of ids only, and no link is followed.
 """
 
+import errno
 import os
 import time
 
@@ -28,7 +29,10 @@ def output_path(file: "QueueFile", id: str) -> str:
 
 def open_to_add(file: "QueueFile", id: str) -> int:
     """Open the output of a job to add to it; a new one is as open as the queue file."""
-    file.make_side("output")
+    if not is_id(id):
+        raise NoFile(errno.EINVAL, "no name is made of such an id", id)
+    if not (is_folder(file.side) and is_folder(os.path.join(file.side, "output"))):
+        file.make_side("output")
     return make(output_path(file, id), os.O_RDWR | os.O_APPEND, file.real)
 
 

@@ -38,6 +38,7 @@ class Attempt:
     deadline = inf  # on the clock below, once it runs
     ending: BaseException = JobTimeout("timed out")
     told = False  # the handler was made to raise that
+    cut_off: float = CUT_OFF
     _job: Job | None = None
 
     def __init__(
@@ -118,6 +119,7 @@ class Run:
         self.in_main = threading.current_thread() is threading.main_thread()
         self.slot: Slot | None = None  # where a supervisor looks, in a worker process
         self.meter: Meter | None = None
+        self.cut_off: float = CUT_OFF  # less where a supervisor is stricter
         self._gate = threading.Lock()  # between coming out and being thrown at
         self._thrown = False
         self._call = _call(handlers, layers)
@@ -163,6 +165,7 @@ class Run:
 
     def begin(self, attempt: Attempt) -> None:
         attempt.begin()
+        attempt.cut_off = self.cut_off
         self.attempts = (*self.attempts, attempt)
         if self.slot is not None:
             self.show()

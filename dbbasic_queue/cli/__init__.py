@@ -8,7 +8,7 @@ import os
 import sys
 
 from .. import Queue, QueueError
-from .arguments import Usage, parser
+from .arguments import Usage, parse
 from .output import Output, Unwritten, flush, tell
 from .progress import DOING, bytes_moved
 
@@ -39,7 +39,7 @@ def main(argv: "Sequence[str] | None" = None) -> int:
 
 def _answer(argv: "Sequence[str] | None") -> int:
     try:
-        given = parser().parse_args(argv)
+        given = parse(sys.argv[1:] if argv is None else argv)
         queue = Queue(given.file)
         out = Output(json=given.json)
         with out.progress(DOING.get(given.command, ""), bytes_moved(given.command, queue.path)):
@@ -80,6 +80,8 @@ COMMANDS = {
     "queue:enqueue": _command("Add a job and print its id", "enqueue"),
     "queue:worker": _command("Run the jobs that are due: MODULE:HANDLERS", "work"),
     "queue:run": _command("Run one pending job in the foreground", "run"),
+    "queue:tail": _command("Print what a command has printed, and follow it with -f", "tail"),
+    "queue:wait": _command("Wait until jobs have finished", "wait"),
     "queue:list": _command("List jobs", "list"),
     "queue:failed": _command("List the jobs that failed", "list", "--status", "failed"),
     "queue:show": _command("Show everything about one job", "show"),

@@ -1,17 +1,16 @@
 """The words of the command line: every command, what it takes, and how its help reads."""
 
 import argparse
-import math
 from functools import partial
 
 from .. import __version__
-from . import change, control, edit, export, look, schedule, watch, work
+from . import change, control, edit, export, look, schedule, shell, watch, work_words
 from .output import PROGRAM
-from .values import duration, moment, processes
+from .values import duration, moment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
     from .. import Queue
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 STATUSES = ("pending", "processing", "completed", "failed", "cancelled")
 STATUS_LINE = "Exit status: 0 yes or done, 1 no, nothing or not found, 2 wrong usage or an error."
-_IMPORT = "module and name of the mapping from type to function, as in handlers:HANDLERS"
 
 
 class Usage(Exception):
@@ -37,6 +35,17 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> "NoReturn":
         raise Usage(f"{message} (see {self.prog} --help)")
+
+
+def parse(argv: "Sequence[str]") -> argparse.Namespace:
+    """Return what a command line says; what follows `enqueue … --` is a command of others."""
+    before, dashes, command = argv, "", argv[:0]
+    if "--" in argv and "enqueue" in argv[: argv.index("--")]:
+        at = argv.index("--")
+        before, dashes, command = argv[:at], "--", argv[at + 1 :]
+    given = parser().parse_args(before)
+    given.argv = list(command) if dashes else None
+    return given
 
 
 def parser() -> Parser:
@@ -67,7 +76,8 @@ def parser() -> Parser:
 
     add = partial(command, commands)
     _add_moves(add)
-    _add_work(add)
+    work_words.add_words(add)
+    shell.add_words(add)
     _add_questions(add)
     watch.add_words(add)
     _add_upkeep(add)
@@ -98,14 +108,17 @@ def _indented(examples: str) -> str:
 
 def _add_moves(add: "Callable[..., Parser]") -> None:
     p = add(
-        "enqueue", change.enqueue, "Add a job and print its id.",
+        "enqueue", change.enqueue, "Add a job, or after -- a command, and print its id.",
         """enqueue send_email '{"to": "ada@example.com"}'
            enqueue report --run-at +2h --priority -5
            enqueue report --run-at 2030-01-31T06:00
-           enqueue send_email - < payload.json""",
-        "When the id is printed, the job is stored.",
+           enqueue send_email - < payload.json
+           enqueue --priority 5 --timeout 2h --env LANG -- make -j4 all
+           enqueue --run-at +5m -- sh -c 'pg_dump shop | gzip > shop.gz'""",
+        "When the id is printed, the job is stored.  A command is kept with this folder and PATH,\n"
+        "its words as they are; `work --shell` runs it, once unless --max-attempts says more.",
     )  # fmt: skip
-    p.add_argument("type", help="which handler runs it")
+    p.add_argument("type", nargs="?", help="which handler runs it")
     p.add_argument("payload", nargs="?", metavar="JSON", help="its data; - reads it from stdin")
     when = "not before: Unix seconds, ISO 8601 (local time without a zone), +30s +5m +2h +1d"
     p.add_argument("--run-at", type=moment, metavar="TIME", help=when)
@@ -128,6 +141,8 @@ def _add_moves(add: "Callable[..., Parser]") -> None:
     p.add_argument("--after", action="append", metavar="ID", help=first)
     p.add_argument("--group", metavar="LABEL", help="a label that jobs share")
     p.add_argument("--id", help="an id of your own: 16 lower-case hex characters")
+    variable = "a variable for a command, with its value here or another"
+    p.add_argument("--env", action="append", metavar="NAME[=VALUE]", help=variable)
 
     p = add(
         "retry", change.retry, "Make failed or cancelled jobs pending again, and print their ids.",
@@ -174,48 +189,6 @@ def _add_moves(add: "Callable[..., Parser]") -> None:
     )  # fmt: skip
     p.add_argument("ids", nargs="*", metavar="ID")
     _filters(p, "which jobs; all of these must hold (default: every job)")
-
-
-def _add_work(add: "Callable[..., Parser]") -> None:
-    p = add(
-        "work", work.work, "Run the jobs that are due, and return: one tick.",
-        """work handlers:HANDLERS
-           work handlers:HANDLERS --queue high,default --run-for 55s
-           work shop.jobs:HANDLERS --forever -v""",
-        "SIGTERM and Ctrl-C end it after the current job; a second one puts that job back.",
-    )  # fmt: skip
-    p.add_argument("handlers", metavar="MODULE:HANDLERS", help=_IMPORT)
-    p.add_argument("--queue", metavar="A,B", help="only these queues, in this order of precedence")
-    p.add_argument("--max-attempts", type=int, default=3, metavar="N", help="default 3")
-    p.add_argument(
-        "--timeout", type=duration, metavar="TIME", help="for jobs that have none: 90, 90s, 5m"
-    )
-    p.add_argument("--backoff", metavar="WORDS", help="for jobs that have none")
-    long = p.add_mutually_exclusive_group()
-    long.add_argument("--run-for", type=duration, metavar="TIME", help="look for new jobs so long")
-    ever = "look for new jobs until a signal or `stop`"
-    long.add_argument("--forever", dest="run_for", action="store_const", const=math.inf, help=ever)
-    p.add_argument("--max-jobs", type=int, metavar="N", help="stop after so many")
-    many = "fork N workers, or from LEAST to MOST by what waits (default: run in this process)"
-    p.add_argument("--processes", type=processes, default=0, metavar="N|LEAST-MOST", help=many)
-    p.add_argument("--memory", type=int, metavar="MB", help="what each of these may use")
-    beside = "how many `async def` handlers run side by side in a worker (default 1)"
-    p.add_argument("--concurrency", type=int, default=1, metavar="N", help=beside)
-    p.add_argument("--name", help="leads this worker's id")
-    p.add_argument("--max-workers", type=int, metavar="N", help="leave when so many live already")
-    grace = "what the current job gets after SIGTERM (default: as long as it takes)"
-    p.add_argument("--grace", type=duration, metavar="TIME", help=grace)
-    p.add_argument("-v", "--verbose", action="store_true", help="log each job on stderr")
-
-    p = add(
-        "run", work.run, "Run one pending job here and now, in the foreground.",
-        """run 6474847126a6107c handlers:HANDLERS""",
-        "It runs in this process, on this terminal, so that breakpoint() works.  Its result or\n"
-        "its traceback is printed, and kept as with any other run.",
-    )  # fmt: skip
-    p.add_argument("id", metavar="ID")
-    p.add_argument("handlers", metavar="MODULE:HANDLERS", help=_IMPORT)
-    p.add_argument("-v", "--verbose", action="store_true", help="log on stderr")
 
 
 def _add_questions(add: "Callable[..., Parser]") -> None:

@@ -9,6 +9,7 @@ from .. import Queue
 from ..errors import BadArgument
 from .output import Output, ask, numbered, tell
 from .progress import aside
+from .shell import enqueue_command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,19 +27,25 @@ RETRIED = ("failed", "cancelled")
 def enqueue(queue: Queue, given: "Namespace", out: Output) -> int:
     """Add a job and print its id."""
     after = [one if ":" in one else f"ok:{one}" for one in given.after or ()]
-    id = queue.enqueue(
-        given.type,
-        read_payload(given.payload),
-        given.run_at,
-        queue=given.queue,
-        priority=given.priority,
-        max_attempts=given.max_attempts,
-        timeout=given.timeout,
-        backoff=given.backoff,
-        after=" ".join(after) or None,
-        group=given.group,
-        id=given.id,
-    )
+    settings = {
+        "run_at": given.run_at,
+        "queue": given.queue,
+        "priority": given.priority,
+        "max_attempts": given.max_attempts,
+        "timeout": given.timeout,
+        "backoff": given.backoff,
+        "after": " ".join(after) or None,
+        "group": given.group,
+        "id": given.id,
+    }
+    if given.argv is not None:
+        id = enqueue_command(queue, given, settings)
+    elif given.type is None:
+        raise BadArgument("give a type and perhaps its JSON, or -- and a command")
+    elif given.env:
+        raise BadArgument("--env is for a command: give -- and a command")
+    else:
+        id = queue.enqueue(given.type, read_payload(given.payload), **settings)
     if out.json:
         out.document({"id": id, "file": queue.path})
     else:

@@ -6,10 +6,12 @@ from itertools import islice
 from .. import Queue
 from ..doctor import PROBLEM, UNKNOWN, examine, mend
 from ..errors import BadArgument
+from ..shell import command_line
 from ..show import ROW, document, page, row, span
 from ..stats import stats as figures
 from .change import chosen, filtered
 from .output import Output, tell
+from .shell import lines_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,10 +38,16 @@ def list_jobs(queue: Queue, given: "Namespace", out: Output) -> int:
     if out.json:
         count = out.documents(map(document, jobs))
     else:
-        count = out.table(ROW, (row(job, now) for job in jobs))
+        count = out.table(ROW, (_row(job, now) for job in jobs))
         if not count:
             tell("no job is like that" if given.id or filtered(given) else "there are no jobs")
     return 0 if count else 1
+
+
+def _row(job: "Job", now: float) -> list[str]:
+    """Return the line of a job; for a command, what a shell would read instead of the payload."""
+    line = row(job, now)
+    return line if job.error else [*line[:-1], command_line(job) or line[-1]]
 
 
 def show(queue: Queue, given: "Namespace", out: Output) -> int:
@@ -50,9 +58,10 @@ def show(queue: Queue, given: "Namespace", out: Output) -> int:
         return 1
     out.place(queue.path)
     if out.json:
-        out.document(document(job))
+        more = {name.replace(" ", "_"): text for name, text in lines_of(queue, job)}
+        out.document(document(job) | more)
         return 0
-    lines = page(job, time.time())
+    lines = page(job, time.time()) + lines_of(queue, job)
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
         out.lines(name, text, width)

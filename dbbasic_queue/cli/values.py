@@ -1,4 +1,4 @@
-"""The values that the command line takes: durations, moments, numbers of processes."""
+"""The values that the command line takes: durations, moments, ages, numbers of processes."""
 
 import argparse
 import re
@@ -44,3 +44,11 @@ def processes(text: str) -> "int | tuple[int, int]":
     """Return what --processes says."""
     least, dash, most = text.partition("-")
     return (int(least), int(most)) if dash else int(least)
+
+
+def age(text: str) -> tuple[str, str]:
+    """Return the status and the duration of --keep; what they may be is said elsewhere."""
+    status, equals, how_long = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r:.80} is not STATUS=TIME, as in completed=7d")
+    return status, how_long

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-from .. import Queue
+from .. import Queue, shell
 from ..errors import BadArgument
 from ..show import as_json, document, visible
 from .output import Output, tell
@@ -57,11 +57,11 @@ def _log_to_stderr(level: int) -> None:
     logging.basicConfig(level=level, handlers=[to_stderr])
 
 
-def load(words: str) -> "Handlers":
-    """Return what MODULE:NAME means, and what runs schedules; the working folder comes first."""
+def load(words: str) -> "Mapping[str, Any]":
+    """Return the mapping that MODULE:NAME means; the working folder comes first."""
     module, colon, name = words.partition(":")
     if not colon or not module or not name:
-        raise BadArgument(f"{words!r:.80} is not MODULE:HANDLERS, as in handlers:HANDLERS")
+        raise BadArgument(f"{words!r:.80} is not MODULE:NAME, as in handlers:HANDLERS")
     folder = os.getcwd()
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -82,13 +82,54 @@ def load(words: str) -> "Handlers":
         raise BadArgument(f"the module {module} has no {name}") from None
     if not hasattr(found, "keys") or not hasattr(found, "__getitem__"):
         kind = type(found).__name__
-        raise BadArgument(f"{words} is no mapping from type to function, but {kind}")
-    handlers: Handlers = found
+        raise BadArgument(f"{words} is no mapping, but {kind}")
+    mapping: Mapping[str, Any] = found
+    return mapping
+
+
+def handlers_of(given: "Namespace") -> "Handlers":
+    """Return the handlers that are meant, those of commands, and what runs schedules."""
+    if given.handlers is None and not given.shell:
+        raise BadArgument("which handlers? give MODULE:HANDLERS, or --shell for commands")
+    handlers: Handlers = load(given.handlers) if given.handlers else {}
+    if given.shell:
+        size = getattr(given, "output", None)
+        own = shell.handlers if size is None else shell.handlers_with(output=size << 20)
+        handlers = {**handlers, **own}
     if "schedule" in handlers:
         return handlers
     from ..schedule import serving
 
     return serving(handlers)
+
+
+def arguments_of(given: "Namespace") -> "dict[str, Any]":
+    """Return the arguments of process_jobs: those of the flags, and of the mapping --options."""
+    from inspect import signature
+
+    if (given.load, given.output) != (None, None) and not given.shell:
+        raise BadArgument("--load and --output are for commands: give --shell too")
+    flags = {
+        "max_attempts": given.max_attempts,
+        "queues": _labels(given.queue),
+        "keep": dict(given.keep) if given.keep else None,
+    }
+    for name in (
+        "run_for max_jobs processes memory concurrency name timeout backoff max_workers grace"
+        " keep_by"
+    ).split():
+        flags[name] = getattr(given, name)
+    options = dict(load(given.options)) if given.options else {}
+    known = signature(Queue.process_jobs).parameters
+    if unknown := [name for name in options if name not in known or name in ("self", "handlers")]:
+        raise BadArgument(f"{given.options}: process_jobs has no argument {unknown[0]!r:.80}")
+    for name, value in flags.items():
+        if value != known[name].default and name in options:
+            raise BadArgument(f"{given.options} says {name} too: give it once")
+        options.setdefault(name, value)
+    if given.load is not None:
+        options["admit"] = [*options.get("admit", ()), shell.quiet(given.load)]
+    return options
 
 
 def _leave(number: int, frame: "FrameType | None") -> None:
@@ -102,29 +143,16 @@ def work(queue: Queue, given: "Namespace", out: Output) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _leave)  # the worker calls it when it has stopped
     try:
-        handlers = load(given.handlers)
+        handlers, arguments = handlers_of(given), arguments_of(given)
         _log_to_stderr(logging.INFO if given.verbose else logging.WARNING)
         logging.getLogger("dbbasic_queue").info("queue %s", queue.path)
         shows = out.shows_progress and not given.verbose
         tally = Tally() if out.json or shows else None
+        if tally:
+            arguments["listeners"] = [*arguments.get("listeners", ()), tally.note]
         try:
             with out.progress("working" if shows else "", tally.text if tally else str):
-                queue.process_jobs(
-                    handlers,
-                    given.max_attempts,
-                    queues=_labels(given.queue),
-                    run_for=given.run_for,
-                    max_jobs=given.max_jobs,
-                    processes=given.processes,
-                    memory=given.memory,
-                    concurrency=given.concurrency,
-                    name=given.name,
-                    timeout=given.timeout,
-                    backoff=given.backoff,
-                    max_workers=given.max_workers,
-                    grace=given.grace,
-                    listeners=[tally.note] if tally else (),
-                )
+                queue.process_jobs(handlers, **arguments)
         except _Terminated:
             pass  # it has stopped in good order
         if out.json and tally:
@@ -196,7 +224,7 @@ def _labels(text: str | None) -> "list[str] | None":
 
 def run(queue: Queue, given: "Namespace", out: Output) -> int:
     """Run one pending job here and now."""
-    handlers = load(given.handlers)
+    handlers = handlers_of(given)
     _log_to_stderr(logging.INFO if given.verbose else logging.ERROR)  # errors: the traceback
     job = queue.get(given.id)
     problem = _why_not(queue, job, given.id, handlers)

@@ -242,7 +242,7 @@ def _be_worker(
             resource.setrlimit(resource.RLIMIT_DATA, (options.memory << 20, resource.RLIM_INFINITY))
         worker = Worker(queue, options)
         slot.take()
-        worker.run.slot = slot
+        worker.run.slot, worker.run.cut_off = slot, _TOO_LATE
         worker.run.meter = Meter() if options.concurrency == 1 else None
         worker.stop.lifeline = lifeline[0]
         worker.stop.until = until

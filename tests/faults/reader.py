@@ -7,7 +7,8 @@ from zlib import crc32
 CONTRACT = "id type payload status created_at run_at attempts error result".split()
 STATUSES = "pending processing completed failed cancelled".split()
 FINISHED = "completed failed cancelled".split()
-KEPT = {"hint", "tick", "types", "upkeep", "torn.tsv"}  # what may stay beside a queue that nobody works on
+# What may stay beside a queue that nobody works on.
+KEPT = {"hint", "tick", "types", "upkeep", "torn.tsv"}
 
 
 class Row(dict):
