@@ -49,8 +49,10 @@ def last_lines(fd: int, count: int, most: int = 1 << 20) -> bytes:
     size = os.fstat(fd).st_size
     data = os.pread(fd, min(size, most), max(0, size - most))
     at = len(data) - data.endswith(b"\n")
-    for _ in range(count):
-        at = data.rfind(b"\n", 0, at) if at > 0 else -1
+    for _ in range(min(count, at + 1)):
+        at = data.rfind(b"\n", 0, at)
+        if at < 0:
+            break
     return data[at + 1 :] if count else b""
 
 

@@ -19,7 +19,7 @@ import pytest
 from freezegun import freeze_time
 
 from dbbasic_queue import Queue, cli
-from dbbasic_queue.cli.arguments import parser
+from dbbasic_queue.cli.arguments import parse, parser
 from dbbasic_queue.cli.work import Tally
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -229,7 +229,7 @@ def test_enqueue_reads_the_payload_from_stdin(ask, queue, monkeypatch):
         ("archive", "--older-than"),
         ("archive --older-than soon", "no duration"),
         ("work", "MODULE:HANDLERS"),
-        ("work handlers", "MODULE:HANDLERS"),
+        ("work handlers", "MODULE:NAME"),
         ("work handlers_that_are_missing:ALL", "cannot import"),
         ("work json:nothing", "no nothing"),
         ("work json:dumps", "no mapping"),
@@ -969,6 +969,8 @@ EVERY = {
     "run": "run {shout} {handlers}",
     "list": "list",
     "show": "show {failed}",
+    "tail": "tail {completed}",
+    "wait": "wait {completed}",
     "stats": "stats",
     "watch": "watch --since 3h --event failed --timeout 0",
     "history": "history {failed}",
@@ -1137,7 +1139,7 @@ def test_every_example_in_the_help_is_a_command(ask):
             if line.startswith("  dbbasic-queue"):
                 words = re.split(r" [<>|] | \$\(", line)[0].split("#")[0]
                 given = shlex.split(words)[1:]
-                parser().parse_args(given + (["x"] if "$(" in line else []))
+                parse(given + (["x"] if "$(" in line else []))
                 assert given[0] == name
 
 

@@ -114,7 +114,7 @@ def _add_moves(add: "Callable[..., Parser]") -> None:
            enqueue report --run-at 2030-01-31T06:00
            enqueue send_email - < payload.json
            enqueue --priority 5 --timeout 2h --env LANG -- make -j4 all
-           enqueue --run-at +5m -- sh -c 'pg_dump shop | gzip > shop.gz'""",
+           enqueue --run-at +5m -- sh -c 'make && make install'""",
         "When the id is printed, the job is stored.  A command is kept with this folder and PATH,\n"
         "its words as they are; `work --shell` runs it, once unless --max-attempts says more.",
     )  # fmt: skip

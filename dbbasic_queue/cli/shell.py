@@ -46,7 +46,7 @@ def lines_of(queue: Queue, job: "Job", count: int = 10) -> "list[tuple[str, str]
     fd = open_to_read(queue.file, job.id)
     if fd >= 0:
         try:
-            text = last_lines(fd, count).decode(errors="replace").rstrip("\n")
+            text = last_lines(fd, count, most=1 << 26).decode(errors="replace").rstrip("\n")
         finally:
             os.close(fd)
         found.append(("output", text))
@@ -62,7 +62,7 @@ def tail(queue: Queue, given: "Namespace", out: Output) -> int:
     if given.lines is not None and given.lines < 0:
         raise BadArgument(f"-n {given.lines}: give a number of at least 0")
     if out.json:
-        raise BadArgument("tail prints what the command has printed: there is no --json")
+        return _as_document(queue, queue.wait(job.id) if given.follow else job, given, out)
     at = _print_from(queue, given.id, None, given.lines)
     if not given.follow:
         if at is None:
@@ -79,6 +79,13 @@ def tail(queue: Queue, given: "Namespace", out: Output) -> int:
     if job.status != "completed":
         tell(f"job {given.id} is {job.status}: {job.error or ''}")
     return shell.exit_status(job)
+
+
+def _as_document(queue: Queue, job: "Job", given: "Namespace", out: Output) -> int:
+    count = 1 << 62 if given.lines is None else given.lines
+    found = {name.replace(" ", "_"): text for name, text in lines_of(queue, job, count)}
+    out.document({"id": job.id, "status": job.status} | found)
+    return shell.exit_status(job) if given.follow else 0 if "output" in found else 1
 
 
 def _print_from(queue: Queue, id: str, at: int | None, lines: int | None) -> int | None:
