@@ -120,7 +120,8 @@ def process_jobs(
     | False, asked under the lock before a claim.  `settings`: per queue, any of rank, max_attempts,
     timeout, backoff, aging.  `keep`: how long finished jobs stay, by status, as {"completed": "7d",
     "failed": timedelta(days=30)}; older ones are moved to the archive, or deleted with
-    keep_by="purge", once an hour.
+    keep_by="purge", once an hour.  "archive" in it: how long archived ones do.  A job's own column
+    `keep`, such as "1h" or "for_ever", wins.
     """
     from .files import usual_path
     from .hint import idle_tick, is_tended

@@ -478,6 +478,39 @@ def test_what_many_ask_for_is_done_once():
     ]
 
 
+def test_commands_are_added_run_and_waited_for(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").symlink_to(sys.executable)
+    done = subprocess.run(
+        ["sh", str(EXAMPLES / "commands.sh")],
+        env=surroundings(PATH=f"{tmp_path}/bin:{os.environ['PATH']}"),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+
+    assert (done.returncode, done.stdout.splitlines()) == (
+        0,
+        ["a  file with   spaces", "the build ended with 3"],
+    )
+    assert [job.status for job in Queue().jobs()] == ["completed", "failed", "cancelled"]
+
+
+def test_a_tenant_has_a_file_of_its_own_and_no_name_leads_elsewhere():
+    printed, _ = run("tenants.py")
+
+    assert printed.splitlines() == [
+        "tenant='../shop-b': a name is 1 to 63 of a-z, 0-9 and -",
+        "mail to owner@shop-a.example",
+        "report of 2025-01",
+        "shop-a {'completed': 2}",
+        "shop-b {'pending': 2}",
+    ]
+    folder = Path("data/tenants/shop-a")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "queue.tsv").stat().st_mode & 0o777 == 0o660
+
+
 # Payment
 
 

@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -248,11 +249,12 @@ def test_a_gigabyte_of_output_costs_little_memory_and_disk(queue, add, run_pytho
         import resource
         from dbbasic_queue import Queue
         from dbbasic_queue.shell import handlers
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         Queue({queue.path!r}).process_jobs(handlers)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     """)
 
-    assert int(child.communicate()[0]) < 40_000
+    assert int(child.communicate()[0]) < 12_000
     assert queue.get(job_id).status == "completed"
     assert os.path.getsize(queue.path + f".d/output/{job_id}.log") < 17 << 20
 
@@ -324,6 +326,22 @@ def test_a_command_whose_time_is_over_is_ended_with_all_it_has_started(
     job = queue.get(job_id)
     assert (job.status, job.error, exit_status(job)) == ("failed", "timed out after 0.2 s", 124)
     assert not lives(tmp_path / "outer") and not lives(tmp_path / "inner")
+
+
+def test_what_a_command_says_when_it_is_ended_is_kept(queue, done):
+    job = done("trap 'echo bye; exit 9' TERM; while :; do sleep 0.01; done", timeout=0.2)
+
+    assert (job.error, printed(queue, job)) == ("timed out after 0.2 s", b"bye\n")
+
+
+def test_a_command_is_ended_in_a_thread_too(queue, add):
+    job_id = add("sleep 60", timeout=0.2)
+
+    thread = threading.Thread(target=queue.process_jobs, args=(handlers,))
+    thread.start()
+    thread.join(30)
+
+    assert exit_status(queue.get(job_id)) == 124
 
 
 def test_a_command_that_has_stopped_itself_is_ended_too(queue, done):

@@ -54,7 +54,7 @@ def run(
     except BaseException:
         with Undisturbed():
             if process is not None:
-                _end(process, moment)
+                _end(process, take, moment)
         raise
     finally:
         if process is not None and process.stdout is not None:
@@ -111,22 +111,32 @@ def _until_it_ends(process: "subprocess.Popen[bytes]", take: "Callable[[bytes], 
                     take(data)
                     if not data:
                         look.unregister(pipe)
+    _read_rest(pipe, take)
+    return int(process.returncode)
+
+
+def _read_rest(pipe: int, take: "Callable[[bytes], None]") -> None:
+    """Read what is in a pipe now; others may write to it for ever."""
     os.set_blocking(pipe, False)
     late = _LATE
     with contextlib.suppress(BlockingIOError):
         while late > 0 and (data := os.read(pipe, 1 << 16)):
             late -= len(data)
             take(data)
-    return int(process.returncode)
 
 
-def _end(process: "subprocess.Popen[bytes]", moment: float) -> None:
-    """End the group of a process: SIGTERM, a moment, SIGKILL."""
+def _end(
+    process: "subprocess.Popen[bytes]", take: "Callable[[bytes], None]", moment: float
+) -> None:
+    """End the group of a process: SIGTERM, a moment, in which it may say more, SIGKILL."""
+    pipe = process.stdout.fileno() if process.stdout else -1
     until = time.monotonic() + moment
     for number in (signal.SIGTERM, signal.SIGCONT):
         _signal(process, number)
     while process.returncode is None and time.monotonic() < until and not _is_over(process):
+        _read_rest(pipe, take)
         time.sleep(0.01)
+    _read_rest(pipe, take)
     _signal(process, signal.SIGKILL)  # before it is waited for: until then its number is its own
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(1)
