@@ -328,10 +328,27 @@ def test_a_command_whose_time_is_over_is_ended_with_all_it_has_started(
     assert not lives(tmp_path / "outer") and not lives(tmp_path / "inner")
 
 
+def test_a_command_whose_time_is_over_while_it_starts_is_ended_too(queue, done, monkeypatch):
+    started = []
+
+    class Slow(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            started.append(self.pid)
+            time.sleep(0.25)  # its time is over meanwhile
+
+    monkeypatch.setattr(subprocess, "Popen", Slow)
+
+    assert done("sleep 60", timeout=0.01).error == "timed out after 0.01 s"
+    with pytest.raises(ProcessLookupError):
+        os.kill(started[0], 0)
+
+
 def test_what_a_command_says_when_it_is_ended_is_kept(queue, done):
     job = done("trap 'echo bye; exit 9' TERM; while :; do sleep 0.01; done", timeout=0.2)
 
-    assert (job.error, printed(queue, job)) == ("timed out after 0.2 s", b"bye\n")
+    assert job.error == "timed out after 0.2 s"
+    assert printed(queue, job).endswith(b"bye\n")
 
 
 def test_a_command_is_ended_in_a_thread_too(queue, add):
@@ -408,14 +425,18 @@ def test_a_command_does_not_outlive_its_killed_worker_beside_its_second_run(
 
 
 def test_what_an_attempt_that_ended_has_left_is_not_touched(queue, done, tmp_path):
-    job = done(f"sleep 60 & echo $! > {tmp_path}/pid; exit 1")
+    job = done(f"sleep 60 & echo $! >> {tmp_path}/pids; exit 1")
 
     queue.retry(job.id)
     queue.process_jobs(handlers)
 
-    assert lives(tmp_path / "pid")
-    for pid in (tmp_path / "pid").read_text().split():
+    pids = (tmp_path / "pids").read_text().split()
+    left = []
+    for pid in pids:
+        (tmp_path / pid).write_text(f"{pid}\n")
+        left.append(lives(tmp_path / pid))
         os.kill(int(pid), signal.SIGKILL)
+    assert left == [True, True]
 
 
 def test_a_command_inherits_no_descriptor_of_the_worker(queue, done):
@@ -552,6 +573,7 @@ def test_work_keeps_jobs_for_a_time(default, capfd):
     ask(capfd, "work --shell --keep completed=0s --keep-by purge")
 
     assert default.get(job_id) is None
+    assert os.listdir(default.path + ".d/output") == []
 
 
 def test_show_has_the_end_of_the_output_and_nothing_that_steers_a_terminal(default, capfd):
