@@ -23,7 +23,7 @@
     K(open) K(create) K(close) K(close_ro) K(read) K(pread) K(write) K(pwrite) K(overwrite)        \
     K(copy_file_range) K(fsync) K(fdatasync) K(ftruncate) K(posix_fallocate) K(flock)              \
     K(rename) K(link) K(unlink) K(mkdir) K(rmdir) K(opendir) K(readdir) K(readlink)                \
-    K(stat) K(lstat) K(fstat) K(fchmod) K(chmod) K(fchown) K(chown)                                \
+    K(stat) K(lstat) K(fstat) K(fchmod) K(chmod) K(fchown) K(chown) K(futimens)                    \
     K(flistxattr) K(fgetxattr) K(fsetxattr) K(fremovexattr)
 #define NUMBER(name) k_##name,
 #define NAME(name) #name,
@@ -245,6 +245,10 @@ int fdatasync(int fd) { BY_FILE(fdatasync, SYS_fdatasync, fd); }
 int flock(int fd, int how) { BY_FILE(flock, SYS_flock, fd, how); }
 int fchmod(int fd, mode_t mode) { BY_FILE(fchmod, SYS_fchmod, fd, mode); }
 int fchown(int fd, uid_t user, gid_t group) { BY_FILE(fchown, SYS_fchown, fd, user, group); }
+int futimens(int fd, const struct timespec times[2])
+{
+    BY_FILE(futimens, SYS_utimensat, fd, NULL, times, 0);
+}
 ssize_t flistxattr(int fd, char *list, size_t size)
 {
     BY_FILE(flistxattr, SYS_flistxattr, fd, list, size);

@@ -31,7 +31,7 @@ SYNCS = frozenset(["fsync", "fdatasync"])
 NEED_ROOM = WRITES | {"create", "posix_fallocate", "mkdir", "link", "rename", "fsetxattr"}
 CHANGES = (
     NEED_ROOM | {"overwrite", "ftruncate", "unlink", "rmdir", "close"} | SYNCS
-    | {"fchmod", "chmod", "fchown", "chown", "fremovexattr"}
+    | {"fchmod", "chmod", "fchown", "chown", "futimens", "fremovexattr"}
 )  # fmt: skip
 ERRORS = {
     "EIO": READS | CHANGES,

@@ -18,6 +18,7 @@ NAMES = {
     "posix_fallocate": "fallocate", "rename": "renameat2", "link": "linkat", "unlink": "unlinkat",
     "rmdir": "unlinkat", "mkdir": "mkdirat", "readlink": "readlinkat", "stat": "newfstatat",
     "lstat": "newfstatat", "chmod": "fchmodat", "chown": "fchownat",
+    "futimens": "utimensat",
 }  # fmt: skip
 HARMLESS = {"lseek", "ioctl", "fcntl"}  # no disk is asked
 
