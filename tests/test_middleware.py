@@ -1,11 +1,14 @@
 """Layers that come with the queue: each plain, async, side by side, in a pool and around a task."""
 
 import asyncio
+import ctypes
+import fcntl
 import logging
 import os
 import pstats
 import resource
 import signal
+import sys
 import time
 from contextlib import contextmanager
 from datetime import timedelta
@@ -13,7 +16,7 @@ from datetime import timedelta
 import pytest
 from freezegun import freeze_time
 
-from dbbasic_queue import Discard, Retry, Snooze, current_job
+from dbbasic_queue import Discard, Retry, Snooze, current_job, pool
 from dbbasic_queue.errors import BadArgument, BadRow, JobTimeout, Killed
 from dbbasic_queue.middleware import (
     authorized,
@@ -285,8 +288,21 @@ def test_the_file_of_starts_stays_short_and_a_torn_line_is_left_out(queue):
 
     with open(path, "rb") as file:
         lines = file.read().split(b"\n")
-    assert len(lines) < 70
-    assert all(line.endswith(b"\t") and line[:-1].isdigit() for line in lines[:-1])
+    assert 10 < len(lines) < 70
+    assert {(len(line), line[:-1].isdigit()) for line in lines[:-1]} == {(17, True)}
+
+
+def test_a_throttle_that_somebody_holds_is_waited_for_and_then_the_job_is_snoozed(
+    queue, monkeypatch
+):
+    monkeypatch.setattr("dbbasic_queue.middleware.throttling._PATIENCE", 0.02)
+    run(queue, [throttled(5, 60)], str)
+
+    with open(os.path.join(queue.file.side, "throttled", "type.t.60000000")) as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        [job] = run(queue, [throttled(5, 60)], str)
+
+    assert (job.status, job.attempts) == ("pending", 0)
 
 
 @pytest.mark.parametrize(
@@ -413,6 +429,7 @@ def test_a_job_that_needs_more_is_left_for_a_worker_that_may(queue):
 
     assert before == ("pending", "completed")
     assert queue.get(more).status == "completed"
+    assert permitted("a")(queue.get(less), None) is None  # it limits nothing there
 
 
 @pytest.mark.parametrize("call", [needs, authorized, permitted])
@@ -438,6 +455,17 @@ def test_a_run_that_takes_too_long_is_ended_and_fails(queue, way):
         job = queue.get(id)
     else:
         [job] = run(queue, [limited(0.05)], lambda n: time.sleep(30), way, max_attempts=1)
+
+    assert (job.status, job.error) == ("failed", "timed out after 0.05 s")
+
+
+def test_in_a_pool_a_run_that_hears_nothing_is_killed_when_its_limit_is_over(queue, monkeypatch):
+    monkeypatch.setattr(pool, "_TOO_LATE", 0.05)
+
+    def deaf(n):
+        ctypes.PyDLL(None).usleep(900_000)  # keeps the interpreter's lock
+
+    [job] = run(queue, [limited(0.05)], deaf, "pool", max_attempts=1)
 
     assert (job.status, job.error) == ("failed", "timed out after 0.05 s")
 
@@ -521,6 +549,32 @@ def test_a_profile_of_each_run_can_be_read(queue, way, tmp_path):
     for job in jobs:
         stats = pstats.Stats(str(tmp_path / "prof" / f"{job.id}-1.prof")).stats
         assert [calls[0] for where, calls in stats.items() if where[2] == "counted_here"] == [1]
+    assert sys.getprofile() is None
+
+
+def test_side_by_side_a_profile_has_its_own_jobs_calls_only(queue):
+    def mine(n):
+        return n
+
+    def others(n):
+        return n
+
+    async def does(n):
+        for _ in range(3):
+            (others if n else mine)(n)
+            await asyncio.sleep(0.001)
+
+    ids = queue.enqueue_many([("t", 0), ("t", 1), ("t", 2)])
+
+    queue.process_jobs({"t": does}, middleware=[profiled("prof")], concurrency=3)
+
+    found = [
+        {where[2]: calls[1] for where, calls in pstats.Stats(f"prof/{id}-1.prof").stats.items()}
+        for id in ids
+    ]
+    assert [(one.get("mine"), one.get("others")) for one in found] == [
+        (3, None), (None, 3), (None, 3)
+    ]  # fmt: skip
 
 
 def test_a_profile_that_cannot_be_written_harms_no_job(queue, tmp_path, caplog):

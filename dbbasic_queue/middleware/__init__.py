@@ -4,15 +4,15 @@ The first one in the list is the outermost.  Each also works where async handler
 (`concurrency` above 1); `layer_of` makes such a layer of a function of your own.
 """
 
-from .errors_kept import errors_kept as errors_kept
-from .errors_kept import errors_of as errors_of
+from .keeping import errors_kept as errors_kept
+from .keeping import errors_of as errors_of
 from .layer import layer_of as layer_of
-from .limited import limited as limited
+from .limiting import limited as limited
 from .permissions import authorized as authorized
 from .permissions import needs as needs
 from .permissions import permitted as permitted
-from .profiled import profiled as profiled
-from .retrying import retrying as retrying
+from .profiling import profiled as profiled
+from .rules import retrying as retrying
 from .telling import logged as logged
 from .telling import timed as timed
-from .throttled import throttled as throttled
+from .throttling import throttled as throttled

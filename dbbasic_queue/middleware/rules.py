@@ -63,10 +63,9 @@ def _like(failure: Exception, text: str, after: float) -> Retry:
     """
     kind = type(failure)
     message = text.partition(": ")[2]
-    named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    again: Retry = type(kind.__name__, (Retry,), {**named, "__str__": lambda _: message})(
-        after=after
-    )
+    named: dict[str, Any] = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    named["__str__"] = lambda self: message
+    again: Retry = type(kind.__name__, (Retry,), named)(after=after)
     return again
 
 
