@@ -115,3 +115,24 @@ def test_a_task_expires_by_its_own_layer_and_has_tags_too(queue, is_async):
     assert ran == [2]
     assert [queue.get(id).status for id in (late, good)] == ["cancelled", "completed"]
     assert tags_of(queue.get(late)) == ("a", "b")
+
+
+def test_a_task_that_failed_is_told_so_also_after_its_moment(queue):
+    tasks = Tasks()
+    told = []
+
+    @tasks.task(columns=expires(60), max_attempts=1, queue_file=queue)
+    class Pay:
+        def handle(self):
+            raise ValueError
+
+        def failed(self, error):
+            told.append(error)
+
+    with freeze_time(moment()) as clock:
+        Pay.using(columns=expires(60)).enqueue()
+        queue.process_jobs(tasks, max_jobs=1, middleware=[expiring])
+        clock.tick(100)
+        queue.process_jobs(tasks, middleware=[expiring])
+
+    assert told == ["ValueError"]
