@@ -5,7 +5,8 @@
         step("mail", send_mail, payload["to"], paid["receipt"])
 
 Each is a line in the worker's file, and reaches the row with the outcome, or when the worker died:
-columns `steps`, `checkpoint`, `progress`.  The first two hold the id of their job: a copy of it
+columns `steps`, `checkpoint`, `progress`.  A kill loses none; a power cut perhaps the last ones,
+unless the queue has `sync="full"`.  The first two hold the id of their job: a copy of it
 (`retry(id, copy=True)`) begins anew, a retry of the job itself goes on.  Where no job runs, as in
 a test that calls the handler, `step` calls and the others do nothing.  A thread that the handler
 starts knows its job when it runs in a copy of its context, as `asyncio.to_thread` does it.

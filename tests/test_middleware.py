@@ -274,22 +274,34 @@ def test_the_count_holds_over_workers_and_a_killed_one_leaks_nothing(queue):
     assert queue.counts()["completed"] == 29
 
 
-def test_the_file_of_starts_stays_short_and_a_torn_line_is_left_out(queue):
-    queue.enqueue("t")
+def test_the_file_of_starts_becomes_short_again_and_a_torn_line_is_left_out(queue):
     path = os.path.join(queue.file.side, "throttled", "type.t.1000")
-    with freeze_time(START) as clock:
-        for _ in range(100):
-            queue.enqueue("t")
+
+    def lines():
+        with open(path, "rb") as file:
+            return file.read().split(b"\n")
+
+    run(queue, [throttled(5, 0.001)], str)
+    with open(path, "ab") as file:
+        file.write(b"1893456000000000\t\n" * 1022 + b"1893456")
+    with freeze_time("2030-01-02") as clock:
+        for left in (2, 3):
             clock.tick(1)
-            queue.process_jobs({"t": str}, middleware=[throttled(5, 0.001)])
+            run(queue, [throttled(5, 0.001)], str)
+            assert len(lines()) == left
         with open(path, "ab") as file:
             file.write(b"1893456")
+        clock.tick(1)
         run(queue, [throttled(5, 0.001)], str)
+        assert [len(line) for line in lines()] == [17, 17, 17, 0]
+        with open(path, "ab") as file:
+            file.write(b"1893456000000000\t\n" * 1021)
+        for left in (2, 3):
+            clock.tick(1)
+            run(queue, [throttled(5, 0.001)], str)
+            assert len(lines()) == left
 
-    with open(path, "rb") as file:
-        lines = file.read().split(b"\n")
-    assert 10 < len(lines) < 70
-    assert {(len(line), line[:-1].isdigit()) for line in lines[:-1]} == {(17, True)}
+    assert {(len(line), line[:-1].isdigit()) for line in lines()[:-1]} == {(17, True)}
 
 
 def test_a_throttle_that_somebody_holds_is_waited_for_and_then_the_job_is_snoozed(

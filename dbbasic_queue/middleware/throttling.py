@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 FOLDER = "throttled"
 _FEW = 64  # lines that are not worth a shorter file
+_WIDTH = 18  # bytes of a line without a key
 _PATIENCE = 5.0  # seconds for the lock, which others hold for some microseconds
 
 
@@ -92,7 +93,14 @@ def _start(name: str, n: int, window: int, key: bytes) -> int:
 
 
 def _look(fd: int, n: int, window: int, key: bytes) -> int:
-    now = time.time_ns() // 1000
+    now, size = time.time_ns() // 1000, os.fstat(fd).st_size
+    if not key and size % _WIDTH == 0 and size % (_WIDTH << 10):  # now and then all of it
+        last, first = _stamp(fd, size - _WIDTH), _stamp(fd, size - n * _WIDTH)
+        if 0 <= first <= last <= now:
+            if first + window > now:
+                return first + window - now
+            os.pwrite(fd, b"%d\t\n" % now, size)
+            return 0
     data = read_all(fd)
     end = data.rfind(b"\n") + 1  # what follows was cut off by a kill
     lines = data[:end].split(b"\n")[:-1]
@@ -112,6 +120,12 @@ def _look(fd: int, n: int, window: int, key: bytes) -> int:
         os.pwrite(fd, text, end)
         os.ftruncate(fd, end + len(text))
     return wait
+
+
+def _stamp(fd: int, at: int) -> int:
+    """Return the time in a line without a key; 0 before the file, -1 where none stands."""
+    stamp = os.pread(fd, _WIDTH, at)[:-2] if at >= 0 else b"0"
+    return int(stamp) if stamp.isdigit() else -1
 
 
 def _open(name: str) -> int:
