@@ -110,7 +110,9 @@ class Held:
             if self.running.get(attempt.id) is not attempt:
                 id = attempt.id.decode()
                 raise BadArgument(f"job {id} does not run any more: nothing was recorded")
-            self._journal.append(attempt.line(b"record", now(), new), durable=self._durable)
+            line = attempt.line(b"record", now(), new)
+            self._journal.reserve(2 * len(line))  # its outcome has them again
+            self._journal.append(line, durable=self._durable)
             attempt.recorded |= new
         if self._options.listeners:
             cells = attempt.recorded | {"attempts": b"%d" % attempt.number}

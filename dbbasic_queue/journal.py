@@ -167,24 +167,27 @@ class WorkerFile:
         self._head = self._end
         sync_folder(folder)
 
-    def reserve(self) -> None:
-        """Make sure that there is room for an outcome; raises OSError when the disk is full."""
-        if self._room - self._end > ROOM // 4 or not self._is_there():
+    def reserve(self, more: int = 0) -> None:
+        """Make sure that there is room for an outcome and so many bytes; OSError when the disk is
+        full.
+        """
+        if self._room - self._end > ROOM // 4 + more or not self._is_there():
             return
         end = self._end
+        room = end if not more else max(end, self._room)  # what jobs that run need stays theirs
         try:
             try:
-                os.posix_fallocate(self._fd, end, ROOM)
+                os.posix_fallocate(self._fd, end, ROOM + more)
             except (AttributeError, OSError) as error:
                 if getattr(error, "errno", errno.ENOSYS) not in (errno.ENOSYS, errno.EOPNOTSUPP):
                     raise
-                self._write(bytes(ROOM))
+                self._write(bytes(ROOM + more))
         except OSError:
-            os.ftruncate(self._fd, end)  # what it got is needed for giving the claim back
+            os.ftruncate(self._fd, room)  # what it got is needed for giving the claim back
             raise
         finally:
             self._end = end
-        self._room = end + ROOM
+        self._room = end + ROOM + more
 
     def append(self, lines: bytes, *, durable: bool) -> None:
         """Add lines at the known end; LostFile, with nothing written, when it is not ours."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
     Outcome = Callable[["Attempt", Any, BaseException | None], Cells]
     Record = Callable[..., None]
+    Limit = tuple[float, float, BaseException, BaseException]
 
 CUT_OFF = 5  # seconds that a handler has to end after it was told to
 
@@ -39,6 +40,7 @@ class Attempt:
     ending: BaseException = JobTimeout("timed out")
     told = False  # the handler was made to raise that
     cut_off: float = CUT_OFF
+    show: "Callable[[], None] | None" = None  # tells the supervisor, where there is one
     _job: Job | None = None
 
     def __init__(
@@ -78,6 +80,24 @@ class Attempt:
         """Start its time."""
         if self.timeout:
             self.deadline = min(self.deadline, clock() + self.timeout)
+
+    def shorten(self, seconds: float) -> "Limit | None":
+        """Let its time be over in so many seconds, if that is sooner; return what was before."""
+        if self.told or clock() + seconds >= self.deadline:
+            return None
+        ours = JobTimeout(f"timed out after {seconds:g} s")
+        before = (self.timeout, self.deadline, self.ending, ours)
+        self.timeout, self.ending, self.deadline = seconds, ours, clock() + seconds
+        if self.show is not None:
+            self.show()
+        return before
+
+    def lengthen(self, before: "Limit") -> None:
+        """Take `shorten` back, unless something else is to end it by now."""
+        if not self.told and self.ending is before[3]:
+            self.timeout, self.deadline, self.ending = before[:3]
+            if self.show is not None:
+                self.show()
 
     def end(self, why: BaseException) -> None:
         """Let its time be over now, for a reason of its own."""
@@ -168,6 +188,7 @@ class Run:
         attempt.cut_off = self.cut_off
         self.attempts = (*self.attempts, attempt)
         if self.slot is not None:
+            attempt.show = self.show
             self.show()
         if self.meter is not None:
             self.meter.begin()

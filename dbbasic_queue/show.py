@@ -97,7 +97,8 @@ ROW = ("ID", "STATUS", "TYPE", "QUEUE", "ATTEMPTS", "WHEN", "ERROR OR PAYLOAD")
 
 def row(job: "Job", now: float) -> list[str]:
     """Return a job as one line of a table, a text for each word of ROW."""
-    last = job.error or job.cells[2].decode()
+    progress = job.cell("progress") if job.status == "processing" else ""
+    last = progress or job.error or job.cells[2].decode()
     return [job.id, job.status, job.type, job.queue, str(job.attempts), when(job, now), last]
 
 

@@ -18,7 +18,7 @@ import pytest
 from faults import calls, reader, scenes
 from faults.children import Child, Children, become, until
 
-from dbbasic_queue import Queue, journal
+from dbbasic_queue import Queue, current_job, journal
 from dbbasic_queue.errors import ForeignFile, NotStored, QueueError
 
 FILE = Path("data/queue.tsv")
@@ -335,6 +335,36 @@ def test_p18_somebody_who_takes_every_free_byte_at_once_does_not_make_a_job_run_
 
     assert len(ran) == 1
     assert one.get(id).status == "completed"
+
+
+@pytest.mark.parametrize("size", [20_000, 200_000])
+@pytest.mark.usefixtures("short_pauses")
+def test_p18_what_a_job_records_does_not_take_the_room_of_its_outcome(size, disk):
+    """P18: a record that does not fit is an error there; the outcome has its room still."""
+    one = queue(disk / "data" / "queue.tsv")
+    id = one.enqueue("notes")
+    ran = []
+
+    def notes(payload):
+        ran.append(payload)
+        fill(disk / "filler")
+        with pytest.raises(OSError, match="space"):
+            for n in range(100):
+                current_job().record(note=str(n) * size)
+        fill(disk / "more")
+        return "done"
+
+    try:
+        one.process_jobs({"notes": notes})
+    except QueueError:
+        pass
+    (disk / "filler").unlink()
+    (disk / "more").unlink(missing_ok=True)
+    for _ in range(2):
+        one.process_jobs({"notes": notes})
+
+    assert ran == [None]
+    assert (one.get(id).status, one.get(id).result) == ("completed", "done")
 
 
 # --- P22: what cannot be read

@@ -381,6 +381,38 @@ def test_limits_hold_back_what_may_not_start_yet():
     assert "3 jobs of queue default are unfinished: full" in printed
 
 
+def test_a_job_whose_worker_is_killed_goes_on_from_its_step_and_from_its_checkpoint():
+    printed, _ = run("steps.py")
+
+    assert printed.splitlines() == [
+        "attempt 1",
+        "  the card is charged",
+        "  the goods are reserved",
+        "the worker is dead",
+        "attempt 2",
+        "  mail to ada@example.com: receipt R-1234",
+        "rows from 0 on",
+        "ConnectionError: the source went away at"
+        " Progress(done=2500, total=5000, percent=50, message='reading rows')",
+        "rows from 2000 on",
+        "now 5000/5000 100%",
+    ]
+
+
+def test_layers_stand_around_each_run():
+    printed, logged = run("middleware.py")
+
+    assert printed.count("hello, mail\ngoodbye, mail\n") == 6
+    assert printed.splitlines()[12:] == [
+        "expired: it was to start by 1",
+        "not authorized: it needs payroll",
+        "newsletter ada pending [(1, 'ConnectionError: the server is down')]",
+        "newsletter ben completed ",
+        "newsletter eva pending ",
+    ]
+    assert len(re.findall(r"^shop: job \w+ mail starts, attempt [12]$", logged, re.M)) == 6
+
+
 # Told of jobs
 
 

@@ -311,5 +311,6 @@ def _filters(p: Parser, doc: str) -> None:
     group.add_argument("--type")
     group.add_argument("--queue")
     group.add_argument("--worker", help="a worker's id or its name")
+    group.add_argument("--tag", help="a word in its column `tags`")
     age = "finished, or else added, longer ago than this: 90s, 5m, 2h, 7d"
     group.add_argument("--older-than", type=duration, metavar="TIME", help=age)

@@ -7,6 +7,7 @@ import time
 
 from .. import Queue
 from ..errors import BadArgument
+from ..tags import tags_of
 from .output import Output, ask, numbered, tell
 from .progress import aside
 from .shell import enqueue_command
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from .. import Job
 
-FILTERS = ("status", "type", "queue", "worker", "older_than")
+FILTERS = ("status", "type", "queue", "worker", "tag", "older_than")
 FINISHED = ("completed", "failed", "cancelled")
 RETRIED = ("failed", "cancelled")
 
@@ -76,7 +77,9 @@ def retry(queue: Queue, given: "Namespace", out: Output) -> int:
         raise BadArgument(f"--status {given.status}: only failed and cancelled jobs can be retried")
     if given.ids:
         back = queue.retry(given.ids, copy=given.copy)
-    elif given.status == "cancelled" or given.worker or given.older_than is not None:
+    elif given.status == "cancelled" or any(
+        one is not None for one in (given.worker, given.tag, given.older_than)
+    ):
         wanted = [job.id for job in chosen(queue, given, given.status or "failed")]
         back = queue.retry(wanted, copy=given.copy)
     else:
@@ -187,6 +190,7 @@ def matching(given: "Namespace", *statuses: str) -> "Callable[[Job], bool]":
             and given.type in (None, job.type)
             and given.queue in (None, job.queue)
             and (given.worker is None or (job.worker or "").startswith(starts))
+            and (given.tag is None or given.tag in tags_of(job))
             and (before is None or (job.finished_at or job.created_at) < before)
         )
 

@@ -148,5 +148,7 @@ def failure_of(job: dict[str, Any], id: str) -> dict[str, Any]:
         for name in ("payload", "queue", "priority", "timeout", "columns")
         if name in job
     }
+    if kept.get("columns"):  # told also when it is late
+        kept["columns"] = {n: cell for n, cell in kept["columns"].items() if n != "expires_at"}
     wait = {"after": f"notok:{id}", "max_attempts": TO_TELL}
     return {"job_type": job["job_type"] + FAILURE, **kept, **wait}
