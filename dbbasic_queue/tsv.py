@@ -196,7 +196,7 @@ def _escaped_json(match: "Any") -> str:
 def _replace_unsafe(by: "Callable[[Any], str]", text: str) -> str:
     global _unsafe
     if _unsafe is None:
-        re = _import("re")
+        _, re = _modules()
         _unsafe = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]").sub
     return _unsafe(by, text)
 
@@ -212,7 +212,7 @@ def unescape(text: str) -> str:
     """Undo `escape`; a backslash that is none of ours stays."""
     if "\\" not in text:
         return text
-    re = _import("re")
+    _, re = _modules()
     names = {short: char for char, short in _SHORT.items()}
     text = re.sub(
         r"\\(?:[\\tnr]|x[0-9a-f]{2}|u[0-9a-f]{4})",
@@ -235,13 +235,15 @@ os.register_at_fork(
 )
 
 
-def _import(name: str) -> "Any":
-    """Return a module that few processes need; no thread may fork while it is being imported.
+def _modules() -> "tuple[Any, Any]":
+    """Return json and re, which few processes need; no thread may fork while they are imported.
 
     A child that was forked in the middle of an import could never import it.
     """
     with _importing:
-        return __import__(name)
+        import json
+        import re
+    return json, re
 
 
 # --- JSON cells
@@ -275,7 +277,7 @@ def dump(value: "Any", what: str) -> bytes:
 
 def _encoder() -> "Callable[[Any], str]":
     """Return what writes JSON: `encode` of the standard library, made once and not at each call."""
-    json = _import("json")
+    json, _ = _modules()
     plain = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
     try:
         write = json.encoder.c_make_encoder(
@@ -297,7 +299,7 @@ def _encoder() -> "Callable[[Any], str]":
 
 
 def _holds_split_pair(text: str) -> bool:
-    re = _import("re")
+    _, re = _modules()
     return bool(re.search("[\ud800-\udbff][\udc00-\udfff]", text))
 
 
@@ -307,7 +309,7 @@ def load(cell: bytes) -> "Any":
     if not cell:
         return None
     if _decode is None:
-        _decode = _import("json").JSONDecoder().scan_once
+        _decode = _modules()[0].JSONDecoder().scan_once
     text = cell.decode()
     try:
         value, end = _decode(text, 0)
@@ -318,7 +320,7 @@ def load(cell: bytes) -> "Any":
     except StopIteration:  # no JSON, or spaces around it
         pass
     try:
-        return _import("json").loads(text)
+        return _modules()[0].loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

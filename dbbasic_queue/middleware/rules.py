@@ -52,21 +52,9 @@ def retrying(rules: "Mapping[type[Exception], Any]") -> "Layer":
             except Exception as problem:  # the user's function
                 warn("job %s: its rule raised %s; its backoff is taken", job.id, repr(problem))
                 raise failure from None
-            raise _like(failure, text, after) from failure
+            raise Retry(text, after=after) from failure
 
     return layer_of(around)
-
-
-def _like(failure: Exception, text: str, after: float) -> Retry:
-    """Return a Retry that bears the name of a failure, so that the row says what it would say
-    without this layer.
-    """
-    kind = type(failure)
-    message = text.partition(": ")[2]
-    named: dict[str, Any] = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-    named["__str__"] = lambda self: message
-    again: Retry = type(kind.__name__, (Retry,), named)(after=after)
-    return again
 
 
 def _kind(kind: object) -> type[Exception]:

@@ -346,7 +346,7 @@ class Model:
         elif job["type"] == "discard":
             self.end(job, "failed", "no use")
         else:
-            job["error"] = "Retry" if job["type"] == "busy" else "ValueError"
+            job["error"] = "busy" if job["type"] == "busy" else "ValueError"
             if last:
                 self.end(job, "failed")
             else:
