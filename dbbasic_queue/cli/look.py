@@ -56,12 +56,16 @@ def show(queue: Queue, given: "Namespace", out: Output) -> int:
     if job is None:
         tell(f"{queue.path}: no job has the id {given.id}")
         return 1
+    if given.unseal:
+        from ..crypt import opened
+
+        job = opened(job)
     out.place(queue.path)
     if out.json:
         more = {name.replace(" ", "_"): text for name, text in lines_of(queue, job)}
-        out.document(document(job) | more)
+        out.document(document(job, plain=given.plain) | more)
         return 0
-    lines = page(job, time.time()) + lines_of(queue, job)
+    lines = page(job, time.time(), plain=given.plain) + lines_of(queue, job)
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
         out.lines(name, text, width)
