@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("cryptography")
 
-from dbbasic_queue import Discard, Queue, Retry, Snooze, crypt, current_job, sign
+from dbbasic_queue import Discard, Queue, Retry, Snooze, cli, crypt, current_job, schedule, sign
 from dbbasic_queue import chain as chains
 from dbbasic_queue.errors import BadArgument, JobTimeout, Killed, QueueError
 from dbbasic_queue.tasks import Tasks
@@ -229,18 +229,24 @@ def test_the_exception_that_goes_on_holds_none_of_what_was_raised(queue, run):
     assert others == [None, None]
 
 
-def test_a_job_that_is_timed_out_does_not_tell_what_it_was_at(queue, run, caplog):
-    id = crypt.enqueue_sealed("mail", MAIL, timeout=0.2, max_attempts=1)
+@pytest.mark.parametrize("another", [False, True])
+def test_a_job_that_is_timed_out_does_not_tell_what_it_was_at(queue, run, caplog, another):
+    id = crypt.enqueue_sealed("mail", MAIL, timeout=0.1, max_attempts=1)
 
     def handler(payload):
         try:
-            raise ValueError(SECRET)
-        except ValueError:
-            time.sleep(5)
+            try:
+                raise ValueError(SECRET)
+            except ValueError:
+                time.sleep(5)
+        except JobTimeout:
+            if another:
+                raise JobTimeout("over") from None
+            raise
 
     run(handler)
 
-    assert queue.get(id).error == "timed out after 0.2 s"
+    assert queue.get(id).error == "timed out after 0.1 s"
     assert "JobTimeout" in caplog.text
     assert SECRET not in caplog.text
 
@@ -643,6 +649,23 @@ def test_a_chain_of_sealed_jobs_hands_its_results_on(queue, run):
     assert SECRET.encode() not in everything()
 
 
+def test_a_worker_may_run_sealed_jobs_only(queue, run):
+    id = queue.enqueue("mail", 1)
+
+    run(layers=[crypt.unsealing(all=True)])
+
+    assert queue.get(id).status == "failed"
+
+
+def test_what_a_schedule_adds_cannot_have_been_sealed_before(queue, run):
+    schedule.add_schedule("nightly", "mail", crypt.seal("mail", 1)["payload"], every=60)
+
+    id = schedule.run_now("nightly")
+    run(schedule.serving({"mail": raises(AssertionError("it ran"))}))
+
+    assert "was sealed for the payload of job" in queue.get(id).error
+
+
 def test_many_are_sealed_and_added_at_once(queue, run):
     ids = queue.enqueue_many(crypt.seal("mail", n) for n in range(3))
 
@@ -866,6 +889,40 @@ def test_a_reseal_killed_at_any_call_leaves_the_old_or_the_new(queue, run, run_p
             break
     assert number > 10
     assert crypt.reseal([NEW, OLD]) == (0, 0)
+
+
+# From the shell
+
+
+def test_a_key_from_the_shell_seals(queue, capsys):
+    cli.main(["new-key"])
+    key = capsys.readouterr().out.strip()
+    cli.main(["new-key", "--json"])
+    named = json.loads(capsys.readouterr().out)
+
+    assert crypt.opened(queue.get(crypt.enqueue_sealed("mail", 1, keys=key)), key).payload == 1
+    assert named["fingerprint"] == crypt.Keys(named["key"]).first.name
+
+
+def test_show_opens_when_it_is_asked_to_and_says_which_key_is_missing(queue, capsys, monkeypatch):
+    id = crypt.enqueue_sealed("mail", MAIL)
+    answers = [cli.main(["show", id]), cli.main(["show", id, "--unseal"])]
+    shown = capsys.readouterr().out
+    monkeypatch.setenv("DBBASIC_QUEUE_KEY", NEW)
+    answers.append(cli.main(["show", id, "--unseal"]))
+
+    assert answers == [0, 0, 2]
+    assert shown.count(SECRET) == 1
+    assert crypt.Keys(OLD).first.name in capsys.readouterr().err
+
+
+def test_reseal_says_how_many_and_ends_with_one_while_some_are_left(queue, capsys, monkeypatch):
+    crypt.enqueue_sealed("mail", 1)
+    crypt.enqueue_sealed("mail", 2, keys=crypt.new_key())
+    monkeypatch.setenv("DBBASIC_QUEUE_KEY", f"{NEW} {OLD}")
+
+    assert cli.main(["reseal"]) == 1
+    assert capsys.readouterr().out == f"1 job of {queue.path} resealed, 1 left\n"
 
 
 # Figures

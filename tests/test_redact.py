@@ -319,7 +319,7 @@ def shop(queue, monkeypatch):
     for n, name in enumerate(names):
         kind = "echo" if name[:2] in ("ec", "ok") else "mail"
         ids[name] = queue.enqueue(kind, {"password": SECRET, "n": n}, columns=hidden,
-                                  run_at=time.time() + 900 if name == "later" else None)  # fmt: skip
+                                  run_at=time.time() + 9 ** 4 * (name == "later"))  # fmt: skip
     queue.process_jobs(
         {"mail": lambda payload: 1 / 0, "echo": lambda payload: payload},
         admit=[lambda job, count: job.id in (ids["mail"], ids["echo"]) and None],

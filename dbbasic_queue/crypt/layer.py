@@ -37,7 +37,7 @@ SealedError.__module__ = __package__ or ""
 
 
 def unsealing(
-    keys: "Given | Keys" = None, *, queues: "Iterable[str] | None" = None, types: bool = False
+    keys: "Given | Keys" = None, *, queues: "Iterable[str] | None" = None, all: bool = False
 ) -> "Layer":
     """Return a layer in which handlers see sealed jobs in plain; their outcomes are sealed again.
 
@@ -45,7 +45,7 @@ def unsealing(
     is missing goes back uncharged, and its `error` names the key.  One that was changed, or sealed
     for another place, or whose id another row has, fails at once and keeps its payload.  `queues`:
     in these a plain job is refused, so that none can be put in the place of a sealed one; a worker
-    of only these queues is what makes that sure.  `types=True`: in every queue.
+    of only these queues is what makes that sure.  `all=True`: every plain job.
     """
     given = None if keys is None else keys_of(keys)
     labels = frozenset([queues] if isinstance(queues, str) else queues or ())
@@ -53,7 +53,7 @@ def unsealing(
     def open_for_run(job: "Job") -> "Unsealed | None":
         if _opened.get("") == job.id:
             return None  # a layer around this one has opened it
-        return _opened_for(job, given, refuses_plain=types or job.queue in labels)
+        return _opened_for(job, given, refuses_plain=all or job.queue in labels)
 
     def unseal(job: "Job", call_next: "Callable[[Job], Any]") -> "Any":
         run = open_for_run(job)

@@ -31,7 +31,7 @@ def handler_of(task: Task[..., Any], layers: "Sequence[Layer]") -> Handler:
         return made.handle() if is_class else made
 
     if task.sealed:
-        layers = [crypt.unsealing(task.keys, types=True), *layers]
+        layers = [crypt.unsealing(task.keys, all=True), *layers]
     if not layers and not task.tells:
         return call
     if is_async(getattr(task.function, "handle", task.function)):
@@ -98,7 +98,7 @@ def teller_of(task: Task[..., Any]) -> Handler:
 
     if not task.sealed:
         return handler
-    layer = crypt.unsealing(task.keys, types=True)
+    layer = crypt.unsealing(task.keys, all=True)
     layer = awaiting(layer) if is_async(getattr(task.function, "failed", None)) else layer
     run = inside([layer], lambda job: handler(job.payload))
     return lambda payload: run(current_job())
