@@ -79,7 +79,8 @@ def verifying(keys: "Given" = None, *, all: bool = True, besides: "Iterable[str]
 
     A refused job fails at once and keeps its payload.  One whose key is missing goes back
     uncharged, and its `error` names the key.  `all=False`: a job without a signature runs, so that
-    to remove it is enough to change the job.  `besides`: types that need none, as `schedule`, of which anybody may then add jobs.
+    to remove it is enough to change the job.  `besides`: types that need none, as `schedule`, of
+    which anybody who can write the file may then add jobs.
     """
     given = None if keys is None else Keys(keys)
     free = frozenset([besides] if isinstance(besides, str) else besides)

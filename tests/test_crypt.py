@@ -13,7 +13,18 @@ import pytest
 
 pytest.importorskip("cryptography")
 
-from dbbasic_queue import Discard, Queue, Retry, Snooze, cli, crypt, current_job, schedule, sign
+from dbbasic_queue import (
+    Discard,
+    Queue,
+    Retry,
+    Snooze,
+    batch,
+    cli,
+    crypt,
+    current_job,
+    schedule,
+    sign,
+)
 from dbbasic_queue import chain as chains
 from dbbasic_queue.errors import BadArgument, JobTimeout, Killed, QueueError
 from dbbasic_queue.tasks import Tasks
@@ -621,6 +632,7 @@ def test_a_job_from_the_archive_is_opened(queue, run):
     queue.archive(50)
 
     assert crypt.opened(queue.get(id)).result == MAIL
+    assert SECRET.encode() not in everything()
 
 
 def test_a_unique_job_may_be_sealed_but_takes_no_others_place(queue):
@@ -647,6 +659,33 @@ def test_a_chain_of_sealed_jobs_hands_its_results_on(queue, run):
     assert seen == [(f"{SECRET} 1", {"sealed", "key"})]
     assert chains.get_chain(chain.id).ok
     assert SECRET.encode() not in everything()
+
+
+def test_what_follows_a_batch_reads_the_results_of_all_of_it(queue, run):
+    seen = []
+    batch.enqueue_batch([crypt.seal("mail", n) for n in (1, 2)], then=crypt.seal("sum", MAIL))
+
+    run({"mail": lambda n: n * 10, "sum": lambda of: seen.append((of, crypt.previous_results()))})
+
+    assert seen == [(MAIL, [10, 20])]
+
+
+def test_a_result_of_another_job_is_not_taken_for_the_one_before(queue, run):
+    other = crypt.enqueue_sealed("mail", 1)
+    chains.enqueue_chain([crypt.seal("mail", 2), crypt.seal("sum", 3)])
+    run()
+    theirs, before = (job.result["sealed"] for job in queue.jobs(type="mail"))
+    vi(before, theirs)
+    said = []
+
+    def adds(payload):
+        with pytest.raises(crypt.NotOpened, match=f"was sealed for the result of job {other}"):
+            said.append(crypt.previous_result())
+
+    run({"sum": adds})
+
+    assert said == []
+    assert queue.counts("status") == {"completed": 3}
 
 
 def test_a_worker_may_run_sealed_jobs_only(queue, run):
@@ -780,7 +819,7 @@ def test_failed_is_told_the_error_in_plain(queue, caplog, retried):
 
 def test_no_keys_are_no_way_to_say_sealed():
     with pytest.raises(BadArgument, match="give True, or keys"):
-        Tasks().task(sealed=[])(print)
+        Tasks().task(sealed=[], name="greet")(lambda: None)
 
 
 # Reseal
