@@ -292,7 +292,7 @@ COMMANDS = [
     "show {mail} --json", "show {echo}", "show {echo} --json", "show {bad}", "show {bad} --json",
     "export", "export --format tsv", "export --format json", "export --format jsonl --archived",
     "export --json", "stats", "stats --json", "workers", "doctor", "doctor --json",
-    "run {again} handlers:ALL", "run {ok} handlers:ALL", "run {ok2} handlers:ALL --json",
+    "doctor", "run {again} handlers:ALL", "run {ok} handlers:ALL", "run {ok2} handlers:ALL --json",
     "run {again2} handlers:ALL --json -v",
     "work handlers:ALL -v", "work handlers:ALL --json", "edit {mail}", "edit --json {mail}",
     "schedule list --json", "retry {mail}", "cancel {later}", "kill {later}", "archive "
@@ -314,7 +314,7 @@ def shop(queue, monkeypatch):
     monkeypatch.setenv("VISUAL", "./spoil")
     monkeypatch.setenv("DBBASIC_QUEUE_KEY", "A" * 43 + "=")
     hidden = redact.sensitive("password")
-    names = "mail echo bad again again2 ok ok2 later".split()
+    names = "mail echo bad again again2 ok ok2 later left left2".split()
     ids = {}
     for n, name in enumerate(names):
         kind = "echo" if name[:2] in ("ec", "ok") else "mail"
@@ -331,7 +331,8 @@ def shop(queue, monkeypatch):
     lines = path.read_text().splitlines(keepends=True)
     lines = [line.replace('{"password"', '{password"') if line.startswith(ids["bad"]) else line
              for line in lines]  # fmt: skip
-    path.write_text("".join(lines) + f"660d5a9362998c69\tmail\t{SECRET}\t{SECRET}\n")
+    bad = [f"660d5a9362998c69\tmail\t{SECRET}\t{status}\t1\n" for status in (SECRET, "pending")]
+    path.write_text("".join([*lines, *bad]))
     return ids
 
 
@@ -341,7 +342,7 @@ def clean(words, out, err):
         assert "-4711" not in text, (words, text)
 
 
-def test_no_command_tells_it(shop, capfd, monkeypatch):
+def test_p37_no_command_tells_a_sensitive_value(shop, capfd, monkeypatch):
     monkeypatch.syspath_prepend(os.getcwd())
     logging.getLogger("dbbasic_queue").addHandler(handler := logging.NullHandler())
     for words in COMMANDS:
@@ -356,7 +357,7 @@ def test_no_command_tells_it(shop, capfd, monkeypatch):
 
 
 @pytest.mark.soak
-def test_no_command_tells_it_as_a_process_of_its_own(shop):
+def test_p37_no_command_tells_it_as_a_process_of_its_own(shop):
     words_of = [sys.executable, "-m", "dbbasic_queue"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     for words in COMMANDS:
@@ -381,7 +382,7 @@ def test_an_export_is_still_a_table(shop, capsys):
 
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
 
-    assert len(rows) == 8
+    assert len(rows) == 10
     assert json.loads(rows[0]["payload"]) == {"password": "***", "n": 0}
     assert rows[0]["sensitive"] == "password"
 
