@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import time
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,15 @@ def test_an_error_that_quotes_the_value_shows_stars(queue, said):
     text = redact.redacted(job).error
     assert text.startswith("bad ")
     assert not re.search(r"tul|lip-|ip-4|-4711", seen(job), re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    "written", [ascii, json.dumps, urllib.parse.quote, urllib.parse.quote_plus]
+)
+def test_a_value_is_known_however_it_is_written(queue, written):
+    job = job_of(queue, {"password": "ÄÖÜ äöü"}, "password", error=f"no {written('ÄÖÜ äöü')}")
+
+    assert redact.redacted(job).error.replace('"', "").replace("'", "") == "no ***"
 
 
 def test_what_stands_before_and_after_is_kept(queue):
