@@ -93,6 +93,18 @@ def redacted(job: Job) -> Job:
     return job.with_cells(cells)
 
 
+def masked(job: Job, text: str) -> str:
+    """Return a text about a job, as what it has printed, without its sensitive values."""
+    paths = paths_of(job)
+    values = Values()
+    for column in ("payload", "result") if paths else ():
+        try:
+            _without(load(job.raw(column)), paths, values)
+        except ValueError:
+            values.unknown = True
+    return str(values.masked(text))
+
+
 def _json_cell(value: "Any") -> bytes:
     try:
         return dump(value, "")

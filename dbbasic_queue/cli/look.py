@@ -6,6 +6,7 @@ from itertools import islice
 from .. import Queue
 from ..doctor import PROBLEM, UNKNOWN, examine, mend
 from ..errors import BadArgument
+from ..redact import masked
 from ..shell import command_line
 from ..show import ROW, document, page, row, span
 from ..stats import stats as figures
@@ -47,7 +48,7 @@ def list_jobs(queue: Queue, given: "Namespace", out: Output) -> int:
 def _row(job: "Job", now: float) -> list[str]:
     """Return the line of a job; for a command, what a shell would read instead of the payload."""
     line = row(job, now)
-    return line if job.error else [*line[:-1], command_line(job) or line[-1]]
+    return line if job.error else [*line[:-1], masked(job, command_line(job)) or line[-1]]
 
 
 def show(queue: Queue, given: "Namespace", out: Output) -> int:
