@@ -27,7 +27,7 @@ from dbbasic_queue import (
 )
 from dbbasic_queue import chain as chains
 from dbbasic_queue.errors import BadArgument, JobTimeout, Killed, QueueError
-from dbbasic_queue.steps import checkpoint, progress, step
+from dbbasic_queue.steps import checkpoint, last_checkpoint, progress, step
 from dbbasic_queue.tasks import Tasks
 from dbbasic_queue.unique import enqueue_unique
 
@@ -148,9 +148,9 @@ def test_steps_a_checkpoint_and_progress_are_sealed_and_go_on(queue, run):
         return SECRET
 
     def handler(payload):
-        seen.append((step("charge", charge), checkpoint()))
+        seen.append((step("charge", charge), last_checkpoint()))
         checkpoint(f"{SECRET} at 5")
-        progress(50, SECRET)
+        progress(50, message=SECRET)
         if len(seen) == 1:
             raise Retry("again")
 

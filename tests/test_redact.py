@@ -303,6 +303,8 @@ COMMANDS = [
     "export", "export --format tsv", "export --format json", "export --format jsonl --archived",
     "export --json", "stats", "stats --json", "workers", "doctor", "doctor --json",
     "doctor", "run {again} handlers:ALL", "run {ok} handlers:ALL", "run {ok2} handlers:ALL --json",
+    "history {mail}", "history {mail} --json", "tail {mail}", "wait {mail}",
+    "watch --since 1h --timeout 0.1 --json", "watch --since 1h --timeout 0.1",
     "run {again2} handlers:ALL --json -v",
     "work handlers:ALL -v", "work handlers:ALL --json", "edit {mail}", "edit --json {mail}",
     "schedule list --json", "retry {mail}", "cancel {later}", "kill {later}", "archive "
