@@ -42,6 +42,7 @@ setup(
     extras_require={
         "test": TEST,
         "cron": ["cronsim>=2.7", "tzdata"],
+        "crypto": ["cryptography>=42"],
         "dev": [
             *TEST,
             "hypothesis",
@@ -55,6 +56,7 @@ setup(
             "dbbasic-email",
             "cronsim>=2.7",
             "tzdata",
+            "cryptography>=42",
             "dbbasic-cli",
             # dbbasic-cli 1.0.0 needs pkg_resources, gone in 81; before 70.1 it builds no wheel
             "setuptools>=70.1,<81",

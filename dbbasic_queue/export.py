@@ -13,6 +13,7 @@ from .journal import all_lines, overlay, worker_of
 from .lookup import find_row, forwards
 from .new import copy_target as copy_target
 from .queue import Queue, default_queue
+from .redact import redacted
 from .tsv import HEADER, PROCESSING, Header, row, visible
 
 TYPE_CHECKING = False
@@ -48,8 +49,12 @@ def read(
     return whole, _jobs(fd, header, lines, months)
 
 
-def spreadsheet_row(job: Job, header: Header) -> list[str]:
-    """Return a job's cells as they stand in the file, in a form that no spreadsheet calculates."""
+def spreadsheet_row(job: Job, header: Header, *, plain: bool = False) -> list[str]:
+    """Return a job's cells as they stand in the file, in a form that no spreadsheet calculates.
+
+    Sensitive fields are hidden, unless `plain`.
+    """
+    job = job if plain else redacted(job)
     cells = job.line(header)[:-1].decode().split("\t")
     numbers = header.numbers  # `row` has seen to it that there are numbers in them
     return [cell if not cell or at in numbers else inert(cell) for at, cell in enumerate(cells)]

@@ -1,12 +1,14 @@
 """What people and programs see of a job: short texts for tables, all of it for one page, JSON.
 
-Texts that leave this module hold no control character, whatever a payload or an error says.
+Texts that leave this module hold no control character, whatever a payload or an error says, and
+`***` for the fields that are sensitive; `plain=True` shows these too.
 """
 
 import json
 import time
 from itertools import pairwise
 
+from .redact import redacted
 from .tsv import COLUMNS
 from .tsv import visible as visible
 
@@ -36,12 +38,13 @@ def _without_nan(value: "Any") -> "Any":
     return str(value) if isinstance(value, float) and value - value != 0 else value
 
 
-def document(job: "Job") -> "dict[str, Any]":
+def document(job: "Job", *, plain: bool = False) -> "dict[str, Any]":
     """Return every column of a job as a JSON value; text for the columns of others.
 
     A payload or result that is not JSON is None, and its text stands under `payload_text`.
     """
     values: dict[str, Any] = {}
+    job = job if plain else redacted(job)
     for name in (*COLUMNS, *(name for name in job.header.columns if name not in COLUMNS)):
         if name in ("payload", "result"):
             values[name], text = json_cell(job, name)
@@ -97,15 +100,16 @@ ROW = ("ID", "STATUS", "TYPE", "QUEUE", "ATTEMPTS", "WHEN", "ERROR OR PAYLOAD")
 
 def row(job: "Job", now: float) -> list[str]:
     """Return a job as one line of a table, a text for each word of ROW."""
+    job = redacted(job)
     progress = job.cell("progress") if job.status == "processing" else ""
     last = progress or job.error or job.cells[2].decode()
     return [job.id, job.status, job.type, job.queue, str(job.attempts), when(job, now), last]
 
 
-def page(job: "Job", now: float) -> "list[tuple[str, str]]":
+def page(job: "Job", now: float, *, plain: bool = False) -> "list[tuple[str, str]]":
     """Return all of a job as (column, text), the empty ones left out; a text may have lines."""
     lines = []
-    for name, value in document(job).items():
+    for name, value in document(job, plain=plain).items():
         if name.endswith("_text"):
             text = f"{value}  (not JSON)"
         elif name in ("payload", "result") and (value is not None or _holds_null(job, name)):

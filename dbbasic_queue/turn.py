@@ -159,14 +159,16 @@ class Turns:
         return met
 
     def _report_bad_line(self) -> None:
-        """Log a line that is no row, once; `doctor` lists them all."""
+        """Log once where a line is no row, and nothing of it: it may hold what no log may have.
+
+        `doctor` lists them all.
+        """
         if self.look.bad and not self._reported:
             self._reported = True
             before = blocks(self._file.fd, 0, self.look.bad_at)
             number = 1 + sum(block.count(b"\n") for _, block in before)
-            text = self.look.bad.decode(errors="backslashreplace")[:80]
-            path = self._queue.path
-            log.warn("%s:%d: cannot be read as a row and is left as it is: %s", path, number, text)
+            text = "%s:%d: cannot be read as a row and is left as it is; `doctor` tells why"
+            log.warn(text, self._queue.path, number)
 
     def _new_look(self) -> Look:
         aging = {

@@ -63,7 +63,8 @@ def enqueue_unique(
 
     `replace=True`: a pending holder keeps its id and place and gets this payload, run_at, priority,
     queue, max_attempts, timeout and backoff, and its attempts begin anew: each call puts the run
-    off.  What runs already, or has completed, stays as it is.
+    off.  What runs already, or has completed, stays as it is.  It goes with no `id`, so with no
+    payload that holds for its id only: a sealed or a signed one.
 
     `also`: mappings of enqueue's arguments; these jobs are added in front of this one, in the same
     edit, or not at all where the key is held.  The other arguments are those of `enqueue`, as are
@@ -74,6 +75,8 @@ def enqueue_unique(
     text = _checked(key(payload) if callable(key) else key)
     if COLUMN in columns:
         raise BadArgument(f"columns={columns!r:.200}: the column `unique` is for the key")
+    if replace and id is not None:
+        raise BadArgument(f"replace=True, id={id!r:.80}: the job that has the key keeps its own id")
     age = 0.0 if seconds is None else in_seconds(seconds)
     job = new_job(
         job_type, payload, run_at, queue=queue, priority=priority, max_attempts=max_attempts,

@@ -543,6 +543,28 @@ def test_a_tenant_has_a_file_of_its_own_and_no_name_leads_elsewhere():
     assert (folder / "queue.tsv").stat().st_mode & 0o777 == 0o660
 
 
+# Keys
+
+
+def test_sealed_jobs_are_read_and_signed_ones_are_run_by_who_has_the_key():
+    pytest.importorskip("cryptography")
+    printed, logged = run("sealed.py")
+
+    lines = printed.splitlines()
+    assert lines[3] == (
+        "in the file: sealed, key; with the key: {'pages': 3, 'patient': 'Ana Lima'}"
+    )
+    assert lines[4:6] == [
+        "signed: completed",
+        "not signed: failed, it has no signature, and here only signed jobs run",
+    ]
+    assert lines[6] == "the error: ValueError: tulip-4711 is too short"
+    assert lines[7] == "in plain in the file: ['A-1002']"
+    assert lines[8] == "resealed 2, left 0: {'pages': 3, 'patient': 'Ana Lima'}"
+    assert lines[9] == "{'to': 'ana@example.com', 'token': '***'}"
+    assert "tulip" not in logged
+
+
 # Payment
 
 

@@ -20,7 +20,9 @@ CORE = (
     " here layers journal recover run options outcome admit due claim turn stop held worker"
 ).split()
 LEAVES = ("errors", "tsv")  # these know nothing of ours but errors
-SHARED = ("group", "leave", "output")  # of what several features are made; it imports the core only
+# Of what several features are made; they import the core only.  `redact` is one, since whatever
+# shows a job (show, export) hides the same fields, by the same rule.
+SHARED = ("group", "keys", "leave", "output", "redact")
 DOORS = ("cli", "__main__", "tasks", "metrics", "testing", "web", "contrib")
 
 # Methods that are only a door to a later room import it when they are called; exactly these.

@@ -1861,11 +1861,11 @@ def test_p19_a_line_that_looks_pending_but_is_no_row_is_logged_once(queue, caplo
 
     queue.process_jobs({"t": str})
 
-    (record,) = [one for one in caplog.records if "0123456789abcdef" in one.getMessage()]
+    (record,) = [one for one in caplog.records if "cannot be read" in one.getMessage()]
     assert record.levelno == logging.WARNING
     assert "42" in record.getMessage()  # the number of the line
     assert record.getMessage().isprintable()
-    assert "x" * 10 in record.getMessage() and "x" * 40 not in record.getMessage()  # the start
+    assert "x" * 10 not in record.getMessage()  # it may hold what no log may have
     assert queue.counts() == {"completed": 40}
 
 

@@ -101,5 +101,7 @@ COMMANDS = {
     "queue:kill": _command("End running jobs", "kill"),
     "queue:stop": _command("Ask the live workers to stop", "stop"),
     "queue:schedule": _command("Jobs that come again: add, list, pause, resume", "schedule"),
+    "queue:new-key": _command("Print a new key for sealed and signed jobs", "new-key"),
+    "queue:reseal": _command("Seal what is sealed under the first key", "reseal"),
     "queue:doctor": _command("Say what is wrong with the queue, and mend it", "doctor"),
 }

@@ -4,7 +4,7 @@ import argparse
 from functools import partial
 
 from .. import __version__
-from . import change, control, edit, export, look, schedule, shell, watch, work_words
+from . import change, control, edit, export, look, schedule, sealed, shell, watch, work_words
 from .output import PROGRAM
 from .values import duration, moment
 
@@ -81,6 +81,7 @@ def parser() -> Parser:
     _add_questions(add)
     watch.add_words(add)
     _add_upkeep(add)
+    sealed.add_words(add)
     p = add(
         "schedule", None, "Jobs that come again: add, list, pause, resume, run, remove.",
         """schedule add nightly report --cron '30 2 * * *' --tz Europe/Berlin
@@ -181,11 +182,12 @@ def _add_moves(add: "Callable[..., Parser]") -> None:
         "edit", edit.edit, "Change jobs in your editor: $VISUAL, else $EDITOR.",
         """edit --status failed --type send_email
            edit 6474847126a6107c""",
-        "You edit a copy, and hold up nobody.  A line is applied while its job is still as it was\n"
-        "in the copy.  To delete a line deletes the job; a line with an empty id adds one.  What\n"
-        "runs is left out.  Lines that cannot be applied are kept in a file that is named.  When\n"
-        "the editor ends with a status other than 0, nothing is applied.  One that returns at\n"
-        "once needs its word for waiting, as in EDITOR='code --wait'.",
+        "You edit a copy, and hold up nobody.  It is plain: sensitive fields stand there as they\n"
+        "are.  A line is applied while its job is still as it was in the copy.  To delete a line\n"
+        "deletes the job; a line with an empty id adds one.  What runs is left out.  Lines that\n"
+        "cannot be applied are kept in a file that is named.  When the editor ends with a status\n"
+        "other than 0, nothing is applied.  One that returns at once needs its word for waiting,\n"
+        "as in EDITOR='code --wait'.",
     )  # fmt: skip
     p.add_argument("ids", nargs="*", metavar="ID")
     _filters(p, "which jobs; all of these must hold (default: every job)")
@@ -212,6 +214,7 @@ def _add_questions(add: "Callable[..., Parser]") -> None:
         "it.  jsonl is one JSON document a line.",
     )  # fmt: skip
     _filters(p, "which jobs; all of these must hold (default: every job)")
+    sealed.add_plain(p)
     p.add_argument("--archived", action="store_true", help="the jobs in the archive too")
     p.add_argument("--format", choices=export.FORMATS, help="default csv; json with --json")
     where = "the file to write, readable by you alone; an old one is replaced (default: stdout)"
@@ -220,9 +223,13 @@ def _add_questions(add: "Callable[..., Parser]") -> None:
     p = add(
         "show", look.show, "Show everything about one job, an archived one too.",
         """show 6474847126a6107c
-           show 6474847126a6107c --json""",
+           show 6474847126a6107c --unseal""",
+        "Fields that are sensitive are ***.  A sealed job is shown as it is in the file.",
     )  # fmt: skip
     p.add_argument("id", metavar="ID")
+    sealed.add_plain(p)
+    unseal = "open what is sealed, with the keys of $DBBASIC_QUEUE_KEY"
+    p.add_argument("--unseal", action="store_true", help=unseal)
 
     p = add(
         "stats", look.stats, "Count jobs by status, queue and type; say what is due and who works.",

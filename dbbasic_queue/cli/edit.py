@@ -11,6 +11,7 @@ import threading
 
 from .. import Queue
 from ..errors import BadArgument
+from ..redact import HIDDEN, paths_of
 from .change import filtered, matching
 from .output import Output, numbered, tell
 from .progress import bytes_moved
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from ..byhand import Applied, Refused
 
+SHOWN = ("type", "status", "run_at", "queue", "priority", "attempts")
 _LONGEST = 60  # characters of a cell, where two are shown side by side
 
 
@@ -171,15 +173,19 @@ def _say(queue: Queue, out: Output, done: "Applied", kept: str | None) -> None:
     for id in done.cancelled:
         tell(f"job {id} is cancelled now: it waited for one of these and can never run")
     for one in done.refused:
-        _tell_refused(one)
+        _tell_refused(queue, one)
     if kept:
         tell(f"{numbered(sum(one.text != b'' for one in done.refused), 'line')} kept in {kept}")
 
 
-def _tell_refused(one: "Refused") -> None:
+def _tell_refused(queue: Queue, one: "Refused") -> None:
+    job = queue.get(one.id)
+    hides = job is None or bool(paths_of(job))  # a terminal is no place for what is sensitive
     where = [f"line {one.line}"] * bool(one.line) + [f"job {one.id}"] * bool(one.id)
     tell(f"{', '.join(where)}: not applied: {one.why}")
     for column, theirs, yours in one.cells:
+        if hides and column not in SHOWN:
+            theirs = yours = HIDDEN
         tell(f"    {column}: theirs {_short(theirs)} / yours {_short(yours)}", name="")
 
 

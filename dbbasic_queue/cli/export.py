@@ -33,7 +33,8 @@ def export(queue: Queue, given: "Namespace", out: Output) -> int:
         tell(f"{queue.path}: there is no queue to export")
         return 1
     jobs = _Counted(filter(matching(given, *([given.status] if given.status else ())), every))
-    lines = _json(form, jobs) if form.startswith("json") else _table(form, header, jobs)
+    write = _json if form.startswith("json") else _table
+    lines = write(form, header, jobs, plain=given.plain)
     if target is None:
         for line in lines:
             emit_bytes(line.encode())
@@ -68,21 +69,21 @@ class _Echo:
         return text
 
 
-def _table(form: str, header: "Header", jobs: "Iterable[Job]") -> "Iterator[str]":
+def _table(form: str, header: "Header", jobs: "Iterable[Job]", *, plain: bool) -> "Iterator[str]":
     import csv
 
     tab = "\t" if form == "tsv" else ","
     writer = csv.writer(_Echo(), delimiter=tab, lineterminator="\n")  # quotes too are for a reason:
     head = map(inert, header.columns)  # a JSON text "=1+1" without them is a formula again
-    for row in chain([head], (spreadsheet_row(job, header) for job in jobs)):
+    for row in chain([head], (spreadsheet_row(job, header, plain=plain) for job in jobs)):
         yield writer.writerow(row)
 
 
-def _json(form: str, jobs: "Iterable[Job]") -> "Iterator[str]":
+def _json(form: str, header: "Header", jobs: "Iterable[Job]", *, plain: bool) -> "Iterator[str]":
     begin, between, end = ("[", ",\n", "]\n") if form == "json" else ("", "\n", "\n")
     count = 0
     for count, job in enumerate(jobs, start=1):
-        yield (between if count > 1 else begin) + as_json(document(job))
+        yield (between if count > 1 else begin) + as_json(document(job, plain=plain))
     if count:
         yield end
     elif form == "json":

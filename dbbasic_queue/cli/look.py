@@ -6,6 +6,7 @@ from itertools import islice
 from .. import Queue
 from ..doctor import PROBLEM, UNKNOWN, examine, mend
 from ..errors import BadArgument
+from ..redact import masked
 from ..shell import command_line
 from ..show import ROW, document, page, row, span
 from ..stats import stats as figures
@@ -47,7 +48,7 @@ def list_jobs(queue: Queue, given: "Namespace", out: Output) -> int:
 def _row(job: "Job", now: float) -> list[str]:
     """Return the line of a job; for a command, what a shell would read instead of the payload."""
     line = row(job, now)
-    return line if job.error else [*line[:-1], command_line(job) or line[-1]]
+    return line if job.error else [*line[:-1], masked(job, command_line(job)) or line[-1]]
 
 
 def show(queue: Queue, given: "Namespace", out: Output) -> int:
@@ -56,12 +57,16 @@ def show(queue: Queue, given: "Namespace", out: Output) -> int:
     if job is None:
         tell(f"{queue.path}: no job has the id {given.id}")
         return 1
+    if given.unseal:
+        from ..crypt import opened
+
+        job = opened(job)
     out.place(queue.path)
     if out.json:
         more = {name.replace(" ", "_"): text for name, text in lines_of(queue, job)}
-        out.document(document(job) | more)
+        out.document(document(job, plain=given.plain) | more)
         return 0
-    lines = page(job, time.time()) + lines_of(queue, job)
+    lines = page(job, time.time(), plain=given.plain) + lines_of(queue, job)
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
         out.lines(name, text, width)

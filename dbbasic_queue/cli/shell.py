@@ -7,6 +7,7 @@ import time
 from .. import Queue, QueueError, shell
 from ..errors import BadArgument
 from ..output import last_lines, open_to_read
+from ..redact import masked, redacted
 from ..show import document, visible
 from .output import Output, emit, emit_bytes, tell
 from .values import duration
@@ -40,7 +41,7 @@ def lines_of(queue: Queue, job: "Job", count: int = 10) -> "list[tuple[str, str]
     """Return what `show` says of a command: how it ended, and the last lines that it printed."""
     if job.type != shell.TYPE:
         return []
-    found = [("command", shell.command_line(job))]
+    found = [("command", masked(job, shell.command_line(job)))]
     if job.finished:
         found.append(("exit status", str(shell.exit_status(job))))
     fd = open_to_read(queue.file, job.id)
@@ -49,7 +50,7 @@ def lines_of(queue: Queue, job: "Job", count: int = 10) -> "list[tuple[str, str]
             text = last_lines(fd, count, most=1 << 26).decode(errors="replace").rstrip("\n")
         finally:
             os.close(fd)
-        found.append(("output", text))
+        found.append(("output", masked(job, text)))
     return found
 
 
@@ -77,7 +78,7 @@ def tail(queue: Queue, given: "Namespace", out: Output) -> int:
             return 1
         job = seen
     if job.status != "completed":
-        tell(f"job {given.id} is {job.status}: {job.error or ''}")
+        tell(f"job {given.id} is {job.status}: {redacted(job).error or ''}")
     return shell.exit_status(job)
 
 
@@ -133,7 +134,7 @@ def wait(queue: Queue, given: "Namespace", out: Output) -> int:
             continue
         ended.append(document(job))
         if job.status != "completed":
-            tell(f"job {id} is {job.status}: {job.error or ''}")
+            tell(f"job {id} is {job.status}: {redacted(job).error or ''}")
         status = shell.exit_status(job) or status
     if out.json:
         out.documents(ended)

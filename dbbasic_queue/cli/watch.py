@@ -5,6 +5,7 @@ import sys
 import time
 
 from .. import Queue, QueueError
+from ..redact import masked, redacted
 from ..show import clock, document
 from ..stats import stats
 from .output import Output, flush, tell
@@ -34,7 +35,8 @@ def watch(queue: Queue, given: "Namespace", out: Output) -> int:
             if out.json:
                 out.document({"event": event, "time": round(time.time(), 3), "job": document(job)})
             else:
-                why = f"  {job.error}" if job.error and event != "started" else ""
+                error = redacted(job).error
+                why = f"  {error}" if error and event != "started" else ""
                 now = time.strftime("%H:%M:%S")
                 out.line(f"{now}  {event:<10}  {job.id}  {job.type}{why}")
             flush(sys.stdout)
@@ -68,6 +70,10 @@ def history(queue: Queue, given: "Namespace", out: Output) -> int:
     except OSError as error:
         raise QueueError(f"{error.filename}: cannot be read: {error.strerror}") from error
     found: list[dict[str, Any]] = [entry._asdict() for entry in entries]
+    job = queue.get(given.id)
+    if job is not None:
+        for entry in found:
+            entry["error"] = masked(job, entry["error"])
     out.place(queue.path)
     if not found:
         found = _of_row(queue, given.id)
@@ -93,6 +99,7 @@ def _of_row(queue: Queue, id: str) -> "list[dict[str, Any]]":
     job = queue.get(id)
     if job is None:
         return []
+    job = redacted(job)
     begun = {"started": job.started_at, job.status if job.finished else "": job.finished_at}
     lines: list[tuple[str, float | None]] = [("enqueued", float(job.created_at)), *begun.items()]
     return [

@@ -11,6 +11,7 @@ import time
 
 from .. import Queue, shell
 from ..errors import BadArgument
+from ..redact import redacted, redacting
 from ..show import as_json, document, visible
 from .output import Output, tell
 
@@ -152,7 +153,8 @@ def work(queue: Queue, given: "Namespace", out: Output) -> int:
             arguments["listeners"] = [*arguments.get("listeners", ()), tally.note]
         try:
             with out.progress("working" if shows else "", tally.text if tally else str):
-                queue.process_jobs(handlers, **arguments)
+                layers = [redacting, *arguments.pop("middleware", ())]
+                queue.process_jobs(handlers, middleware=layers, **arguments)
         except _Terminated:
             pass  # it has stopped in good order
         if out.json and tally:
@@ -241,10 +243,11 @@ def run(queue: Queue, given: "Namespace", out: Output) -> int:
         queues=[job.queue],
         max_jobs=1,
         max_workers=1 << 20,
+        middleware=[redacting],
         admit=[lambda one, count: None if one.id == given.id else False],
         listeners=[lambda event, one: ended.append(one) if one.id == given.id else None],
     )
-    now = queue.get(given.id) or job
+    now = redacted(queue.get(given.id) or job)
     if not ended:
         waits = f"it waits: after {now.after}" if now.after else f"it is {now.status}"
         tell(f"job {given.id} was not run here: {waits}")

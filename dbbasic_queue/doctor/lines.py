@@ -11,6 +11,7 @@ from ..job import Job
 from ..journal import worker_of
 from ..new import parse_backoff
 from ..queue import Queue
+from ..redact import HIDDEN, hides_lines
 from ..tsv import COLUMNS, CONTRACT, STATUSES, Header, row, split, visible
 from .finding import Finding, note, ok, problem, unknown
 
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SHOWN = 80  # characters of a bad line
-OURS = ("unique", "about", "on_failure", "cpu_seconds", "peak_mb")  # which features bring
+# Columns that features bring.
+OURS = (
+    "unique", "about", "on_failure", "cpu_seconds", "peak_mb", "signature", "sensitive"
+)  # fmt: skip
 EDITOR = "put it right in an editor"
 _MARKS = {
     b"\xef\xbb\xbf": "UTF-8 with a byte order mark",
@@ -131,7 +135,7 @@ def _look_at_lines(fd: int, header: Header, size: int, seen: Lines) -> "Iterator
             if cells is None:
                 yield problem(
                     "line",
-                    f"line {number} is no job, {why_bad(line, header)}: {shortened(line)}",
+                    f"line {number} is no job, {why_bad(line, header)}: {quoted(line, header)}",
                     f"{EDITOR}, or let --mend move it out",
                     number,
                 )
@@ -146,7 +150,7 @@ def _look_at_lines(fd: int, header: Header, size: int, seen: Lines) -> "Iterator
     if end < size:
         yield problem(
             "line",
-            f"line {number + 1} has no newline: {shortened(os.pread(fd, 4 * SHOWN, end))}",
+            f"line {number + 1} has no newline: {quoted(os.pread(fd, 4 * SHOWN, end), header)}",
             "if it is whole, add the newline; else the next write moves it to torn.tsv",
             number + 1,
         )
@@ -157,6 +161,11 @@ def _look_at_lines(fd: int, header: Header, size: int, seen: Lines) -> "Iterator
 def shortened(line: bytes) -> str:
     """Return the beginning of a line, escaped."""
     return visible(line[: 4 * SHOWN].decode(errors="replace")[:SHOWN])
+
+
+def quoted(line: bytes, header: Header) -> str:
+    """Return the beginning of a line that is no job, `***` where something may be sensitive."""
+    return HIDDEN if hides_lines(header) else shortened(line)
 
 
 def why_bad(line: bytes, header: Header) -> str:
@@ -176,10 +185,10 @@ def why_bad(line: bytes, header: Header) -> str:
     if not cells[0] or not cells[1]:
         return "it has no " + ("type" if cells[0] else "id")
     if cells[3].decode() not in STATUSES:
-        return f"its status is {cells[3].decode()[:SHOWN]!r}"
+        return f"its status is {quoted(cells[3], header)!r}"
     for at in header.numbers:
         if (cells[at] or at < len(CONTRACT)) and not _plain_number(cells[at]):
-            return f"its {header.columns[at]} is {cells[at].decode()[:SHOWN]!r}"
+            return f"its {header.columns[at]} is {quoted(cells[at], header)!r}"
     return "it ends in \\r\\n" if line.endswith(b"\r") else "it cannot be read"
 
 

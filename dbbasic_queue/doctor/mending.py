@@ -9,7 +9,7 @@ from ..files import blocks, sync, sync_folder, write_all
 from ..job import Job
 from ..queue import Queue, default_queue
 from ..tsv import row
-from .lines import Lines, look_at_file, shortened, why_bad
+from .lines import Lines, look_at_file, quoted, why_bad
 from .workers import leftovers
 
 TYPE_CHECKING = False
@@ -58,7 +58,7 @@ def _move_bad_lines(queue: Queue) -> list[str]:
     done = []
     for number, _, line in bad:
         what = f"moved to {path}" if line.strip() else "removed"
-        done.append(f"line {number} {what}, {why_bad(line, e.header)}: {shortened(line)}")
+        done.append(f"line {number} {what}, {why_bad(line, e.header)}: {quoted(line, e.header)}")
     return done
 
 

@@ -18,6 +18,7 @@ from .task import Task as Task
 from .work import handler_of, teller_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import timedelta
 
     from ..queue import Layer
@@ -51,6 +52,7 @@ class Tasks(dict[str, Callable[[Any], Any]]):
         columns: "Mapping[str, str] | None" = None,
         middleware: "Sequence[Layer]" = (),
         queue_file: Queue | None = None,
+        sealed: "bool | str | Iterable[str]" = False,
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
     def task(
@@ -68,6 +70,7 @@ class Tasks(dict[str, Callable[[Any], Any]]):
         columns: "Mapping[str, str] | None" = None,
         middleware: "Sequence[Layer]" = (),
         queue_file: Queue | None = None,
+        sealed: "bool | str | Iterable[str]" = False,
     ) -> Any:
         """Make a `Task` of a function, plain or `async def`, or of a class with `handle(self)`.
 
@@ -80,7 +83,9 @@ class Tasks(dict[str, Callable[[Any], Any]]):
         `backoff`, and `columns`, are those of enqueue.  `unique`: one unfinished job at a time,
         True for each set of arguments, a text for all, or a function of the arguments that returns
         the key; with `unique_for` seconds a completed job holds it too.  `middleware`: layers
-        around each run of this task, inside those of process_jobs.
+        around each run of this task, inside those of process_jobs.  `sealed`: its jobs are sealed,
+        see `crypt`; True takes the keys of $DBBASIC_QUEUE_KEY, else it is keys.  Its handler opens
+        them by itself and runs no plain one.
         """
         if not hasattr(middleware, "__iter__") or not all(map(callable, middleware)):
             raise BadArgument(f"middleware={middleware!r:.80} is no list of functions")
@@ -99,7 +104,9 @@ class Tasks(dict[str, Callable[[Any], Any]]):
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
             target = _checked(function)
             own = getattr(target, "__name__", "") if name is None else name
-            made: Task[..., Any] = Task(target, own, dict(how), unique, unique_for, queue_file)
+            made: Task[..., Any] = Task(
+                target, own, dict(how), unique, unique_for, queue_file, sealed
+            )
             self._add(made, tuple(middleware))
             return made
 

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
-from .. import Queue
+from .. import Queue, crypt
 from ..call import as_payload, check_job, key_of, signature_of
 from ..errors import BadArgument
 from ..here import queue_here, running
@@ -40,6 +40,7 @@ class Task(Generic[P, R]):
         unique: "bool | str | Callable[P, str] | None",
         unique_for: "float | timedelta | None",
         queue_file: Queue | None,
+        sealed: "bool | str | Iterable[str]" = False,
     ) -> None:
         functools.update_wrapper(self, function, updated=())
         self.name = name
@@ -49,6 +50,10 @@ class Task(Generic[P, R]):
         self._unique = unique
         self._unique_for = unique_for
         self._queue_file = queue_file
+        self.sealed = sealed is not False
+        self.keys = None if isinstance(sealed, bool) else crypt.Keys(sealed)
+        if self.keys is not None and not self.keys.all:
+            raise BadArgument(f"task {name}: sealed={sealed!r}: give True, or keys")
         self.tells = isinstance(function, type) and callable(getattr(function, "failed", None))
         if self.tells:
             check_job({"job_type": name + FAILURE})
@@ -79,22 +84,34 @@ class Task(Generic[P, R]):
         """
         queue = queue_here(self._queue_file)
         job = self._job(args, kwargs)
+        key = self._key_of(job["payload"], args, kwargs) if self._unique else ""
         also: list[dict[str, Any]] = []
         if self.tells:
             first, job["id"] = queue.new_id(), queue.new_id()
-            also = [{**failure_of(job, job["id"]), "id": first}]
+            also = [self.as_added({**failure_of(job, job["id"]), "id": first})]
             job["columns"] = {**job.get("columns", {}), WAITS: first}
+        job = self.as_added(job)
         if self._unique:
-            if callable(self._unique):
-                key = self._unique(*args, **kwargs)
-            elif isinstance(self._unique, str):
-                key = self._unique
-            else:
-                key = key_of(self.name, self.signature, job["payload"])
             return enqueue_unique(
                 **job, key=key, seconds=self._unique_for, also=also, queue_file=queue
             )
         return queue.enqueue_many([*also, job])[-1] if also else queue.enqueue(**job)
+
+    def _key_of(
+        self, payload: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> str:
+        """Return the key of a call; of a sealed task one that tells nothing of its arguments."""
+        if isinstance(self._unique, str):
+            return self._unique
+        if callable(self._unique):
+            key = self._unique(*args, **kwargs)
+        else:
+            key = key_of(self.name, self.signature, payload)
+        return crypt.digest(f"{self.name} {key}", self.keys) if self.sealed else key
+
+    def as_added(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Return enqueue's arguments, of a sealed task sealed."""
+        return crypt.seal(**job, keys=self.keys) if self.sealed else job
 
     def job(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
         """Return this call as a mapping of enqueue's arguments, which `enqueue_many` takes.
@@ -103,7 +120,7 @@ class Task(Generic[P, R]):
         """
         if self._unique:
             raise BadArgument(f"task {self.name} is unique: only its own enqueue looks for the key")
-        return self._job(args, kwargs)
+        return self.as_added(self._job(args, kwargs))
 
     def _job(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         payload = as_payload(self.name, self.signature, args, kwargs)

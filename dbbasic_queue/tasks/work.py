@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import Job, Snooze, current_job
+from .. import Job, Snooze, crypt, current_job
 from ..call import from_payload
 from ..errors import QueueError, UnknownJob
 from ..here import queue_here
@@ -30,17 +30,25 @@ def handler_of(task: Task[..., Any], layers: "Sequence[Layer]") -> Handler:
         made = _made(task, payload)
         return made.handle() if is_class else made
 
+    if task.sealed:
+        layers = [crypt.unsealing(task.keys, all=True), *layers]
     if not layers and not task.tells:
         return call
     if is_async(getattr(task.function, "handle", task.function)):
         layers = list(map(awaiting, layers))
-    run = inside(layers, lambda job: call(job.payload))
+
+    def innermost(job: Job) -> Any:
+        if task.tells and task.sealed:  # it takes the plain payload, and seals it again
+            _promise(task, job)
+        return call(job.payload)
+
+    run = inside(layers, innermost)
 
     def handler(payload: Any) -> Any:
         job = current_job()
         if payload is not job.payload:  # a layer around all tasks has given another one
             job = job.replace(payload=payload)
-        if task.tells:
+        if task.tells and not task.sealed:
             _promise(task, job)
         return run(job)
 
@@ -56,13 +64,14 @@ def _promise(task: Task[..., Any], job: Job) -> None:
     waits = queue.get(job.cell(WAITS)) if job.cell(WAITS) else None
     if waits is not None and waits.status not in ("completed", "failed"):
         return
-    row = queue.get(job.id)  # its payload as it is in the file, sealed perhaps
+    row = queue.get(job.id)  # its payload as it is in the file
     if row is None:
         raise UnknownJob(f"{queue.path}: no row has the id {job.id}")
-    like = {"job_type": task.name, "payload": row.payload, "queue": job.queue,
-            "priority": job.priority, "timeout": job.timeout}  # fmt: skip
+    like = {"job_type": task.name, "payload": job.payload if task.sealed else row.payload,
+            "queue": job.queue, "priority": job.priority, "timeout": job.timeout}  # fmt: skip
     try:
-        id = enqueue_unique(**failure_of(like, job.id), key=job.id, queue_file=queue)
+        told = task.as_added(failure_of(like, job.id))
+        id = enqueue_unique(**told, key=job.id, queue_file=queue)
     except QueueError as problem:  # it must stand before this job may be over
         raise Snooze(10) from problem
     current_job().record(**{WAITS: id})
@@ -84,7 +93,19 @@ def teller_of(task: Task[..., Any]) -> Handler:
             raise Snooze(1)
         if ended.status != "failed":
             return None
-        result = _made(task, payload).failed(ended.error or "")
+        result = _made(task, payload).failed(_error_of(task, ended))
         return awaited(result) if hasattr(result, "__await__") else None
 
-    return handler
+    if not task.sealed:
+        return handler
+    layer = crypt.unsealing(task.keys, all=True)
+    layer = awaiting(layer) if is_async(getattr(task.function, "failed", None)) else layer
+    run = inside([layer], lambda job: handler(job.payload))
+    return lambda payload: run(current_job())
+
+
+def _error_of(task: Task[..., Any], job: Job) -> str:
+    try:
+        return (crypt.opened(job, task.keys) if task.sealed else job).error or ""
+    except crypt.NotOpened as problem:
+        return f"({problem})"

@@ -1,0 +1,57 @@
+"""Sealed jobs for programs that have the key: opened, and the results of the jobs before."""
+
+from .. import group
+from ..after import parse
+from ..errors import BadArgument, UnknownJob
+from ..here import current_job, queue_here
+from ..keys import keys_of
+from .token import NotOpened, columns_of, open_cell
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ..job import Job
+    from ..keys import Given, Keys
+    from ..queue import Queue
+
+
+def opened(job: "Job", keys: "Given | Keys" = None) -> "Job":
+    """Return a job whose sealed cells are plain: payload, result, error, steps; nothing is written.
+
+    Plain cells stay as they are.  KeyMissing, or NotOpened for a cell that was changed.
+    """
+    known = keys_of(keys)
+    try:
+        plain = {name: cell for name in columns_of(job) if (cell := open_cell(known, job, name))}
+    except NotOpened as problem:
+        raise type(problem)(f"job {job.id}: {problem}") from None
+    return job.with_cells(plain) if plain else job
+
+
+def previous_results(keys: "Given" = None, *, queue_file: "Queue | None" = None) -> "list[Any]":
+    """Return the results of the jobs that this handler's job has waited for, opened.
+
+    As those of `chain.previous_results`, which gives them sealed; each is checked to be the result
+    of just that job.
+    """
+    job, queue = current_job(), queue_here(queue_file)
+    conditions = parse(job.after) if job.after else []
+    if not conditions:
+        raise BadArgument(f"job {job.id} of type {job.type} has waited for no other job")
+    before = []
+    for condition in conditions:
+        if condition.group:
+            every = group.members(queue, condition.group)
+            before += [one for one in every if one.status == "completed"]
+    for id in [id for condition in conditions for id in condition.ids]:
+        found = queue.get(id)
+        if found is None:
+            raise UnknownJob(f"{queue.path}: no job has the id {id}, for which {job.id} waited")
+        before.append(found)
+    return [opened(one, keys).result for one in before]
+
+
+def previous_result(keys: "Given" = None, *, queue_file: "Queue | None" = None) -> "Any":
+    """Return the result of the job before, opened; of several, of the last one."""
+    return next(reversed(previous_results(keys, queue_file=queue_file)), None)
