@@ -3,6 +3,7 @@
 A scene is made once and copied for each call; `judge` says what must hold afterwards.
 """
 
+import base64
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 import time
 from collections import Counter
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import freezegun
@@ -17,13 +19,16 @@ import freezegun
 from dbbasic_queue import Discard, Queue, QueueError, Snooze, byhand, current_job
 from dbbasic_queue.batch import enqueue_batch
 from dbbasic_queue.chain import enqueue_chain
+from dbbasic_queue.crypt import enqueue_sealed, reseal, unsealing
 from dbbasic_queue.limits import concurrency, rate
 from dbbasic_queue.new import new_job
 from dbbasic_queue.schedule import add_schedule, serving
+from dbbasic_queue.steps import progress, step
 from dbbasic_queue.unique import enqueue_unique
 
 from . import calls, reader, verdict
 
+KEYS = [base64.urlsafe_b64encode(b"a key for these tests, number %d." % n).decode() for n in (1, 2)]
 MODE = 0o664  # of the queue file: not what a umask of 022 gives
 
 
@@ -41,6 +46,7 @@ class Folder:
         self.archived = []  # ids, then
         self.attributes = None  # of the file, then
         self.last = None  # the Queue that was used last
+        self.layers = []  # of each tick
 
     def queue(self, **options):
         self.last = Queue(self.opened, **{"lock_timeout": 5, **options})
@@ -58,7 +64,7 @@ class Folder:
         copy.opened = path / self.opened.relative_to(self.path)
         copy.known, copy.torn = dict(self.known), self.torn
         copy.before, copy.archived = self.before, self.archived
-        copy.attributes = self.attributes
+        copy.attributes, copy.layers = self.attributes, self.layers
         return copy
 
     def note(self, name, text):
@@ -87,7 +93,7 @@ class Folder:
         return {name: rows[id]["status"] if id in rows else "" for name, id in self.known.items()}
 
     def tick(self, **options):
-        self.queue().process_jobs(self.handlers(), **options)
+        self.queue().process_jobs(self.handlers(), middleware=self.layers, **options)
 
     def handlers(self):
         def run(payload):
@@ -124,6 +130,15 @@ class Folder:
                 calls.die()
             return "second time"
 
+        def in_steps(payload):
+            run(payload)
+            id = current_job().id
+            for number in range(3):
+                step(f"step {number}", self.note, "steps", f"{id} {number} begins")
+                self.note("steps", f"{id} {number} is stored")
+                progress(number + 1, 3)
+            return payload
+
         def schedule(payload):
             run(payload)
             return serving({})["schedule"](payload)
@@ -137,6 +152,7 @@ class Folder:
             "snooze_first": snooze_first,
             "discard": discard,
             "die": die,
+            "in_steps": in_steps,
         }
 
 
@@ -263,6 +279,16 @@ def every_feature(folder):
         known["schedule"] = add_schedule("hourly", "run", 9, every=3600, queue_file=queue)
     known.update({id: id for id in folder.rows() if id not in known.values()})
     folder.file.chmod(MODE)
+
+
+def sealed_jobs(folder):
+    """Two that run in steps, and three that finished long ago."""
+    finished_jobs(folder)
+    folder.layers = [unsealing(KEYS)]
+    for name in SEALED:
+        folder.known[name] = enqueue_sealed(
+            "in_steps", {"name": name}, keys=KEYS[:1], queue_file=folder.queue()
+        )
 
 
 def a_dead_worker(folder):
@@ -404,6 +430,11 @@ def tick_with_upkeep(folder):
     folder.note("told", "archived")
 
 
+def change_the_key(folder):
+    reseal(KEYS[::-1], folder.queue())
+    folder.note("told", "sealed anew")
+
+
 def tick_with_limits(folder):
     """A tick in which a job may start only when two limits let it, and its start is noted."""
     limits = [rate(9, 60, type="discard"), concurrency(1, type="discard")]
@@ -421,9 +452,11 @@ class Scene(NamedTuple):
     takes: tuple = ()  # the names of the jobs that it may remove
     faults: tuple = ()  # the names of those that it meets; all
     again: int = 1  # so often one after the other
+    changes: tuple = ()  # columns of what it finds
 
 
 KILL = ("killed before",)
+SEALED = ("sealed", "sealed too")
 FINISHED = ("first", "second", "third", "bad", "after", "fifth", "sixth")
 SCENES = {
     "first use": Scene(no_folder, enqueue, verdict.added),
@@ -457,6 +490,14 @@ SCENES = {
     "recovery, killed thrice": Scene(a_dead_worker, tick, verdict.ticked, faults=KILL, again=3),
     "questions": Scene(an_archive_and_a_dead_worker, ask, verdict.answered),
 }
+if find_spec("cryptography"):
+    SCENES |= {
+        "tick with steps and seals": Scene(sealed_jobs, tick, verdict.cared),
+        "tick with steps, seals and upkeep": Scene(
+            sealed_jobs, tick_with_upkeep, verdict.cared, (*FINISHED, *SEALED), faults=KILL
+        ),
+        "reseal": Scene(sealed_jobs, change_the_key, verdict.cared, changes=("payload",)),
+    }
 QUICK = [  # those that the plain run of the tests can afford
     "first use of a folder", "enqueue", "enqueue behind a torn line", "enqueue behind an open line",
     "enqueue after an unsettled rename", "enqueue into nine columns", "enqueue_many", "cancel",

@@ -18,7 +18,7 @@ from . import reader
 
 SYNCS = ("fsync", "fdatasync")
 UNSURE = ("not known", "perhaps")  # words of an error that leaves open whether it was done
-ONCE = dict.fromkeys(["run", "record", "fail", "discard", "schedule"], 1)
+ONCE = dict.fromkeys(["run", "record", "fail", "discard", "schedule", "in_steps"], 1)
 RUNS = ONCE | dict.fromkeys(["fail_first", "snooze_first", "die"], 2)
 FAIL = ("fail", "discard")
 GIVEN = "id type payload created_at queue max_attempts after group".split()  # once for all
@@ -218,6 +218,23 @@ def ticked(folder, outcome):
             yield f"the tick has ended and left {left}"
 
 
+def cared(folder, outcome):
+    """All jobs are there, here or in the archive, and no step ran again that was stored."""
+    rows = rows_after(folder, outcome)
+    if reader.beside(folder.file, "archive").exists():
+        folder.queue().archive(0)  # tidies up what was cut off
+    there = {*rows, *(row["id"] for row in reader.archived(folder.file))}
+    if lost := [name for name, id in folder.known.items() if id not in there]:
+        yield f"lost: {lost}"
+    stored = set()
+    for line in folder.noted("steps"):
+        id, number, what = line.split()[:3]
+        if what == "is":
+            stored.add((id, number))
+        elif (id, number) in stored:
+            yield f"{id}: step {number} ran again"
+
+
 def nothing_else(folder, scene, outcome):
     """What was not to change is as it was: rows, mode, owner, attributes; no file lies about."""
     if not folder.file.exists():
@@ -232,14 +249,20 @@ def nothing_else(folder, scene, outcome):
         yield f"mode, owner, attributes were {folder.attributes}, now {attributes}"
     for id, row in folder.before.items():
         now = rows.get(id, row)
-        if wrong := [name for name in GIVEN if now.get(name, "") != row.get(name, "")]:
+        given = [name for name in GIVEN if name not in scene.changes]
+        if wrong := [name for name in given if now.get(name, "") != row.get(name, "")]:
             yield f"{id}: changed in {wrong}"
         retried = id in (folder.known.get("bad"), folder.known.get("after"))
-        if row["status"] in reader.FINISHED and now.line != row.line and not retried:
+        if row["status"] in reader.FINISHED and filled(now) != filled(row) and not retried:
             yield f"{id} had ended, and was changed to {now.line}"
     spare = [name for name in reader.leftovers(folder.file) if name.startswith(".")]
     if spare and not cannot_tidy(outcome):
         yield f"left over: {spare}"
+
+
+def filled(row):
+    """The cells that hold something; a wider file gives a row empty ones."""
+    return {name: cell for name, cell in row.items() if cell}
 
 
 # --- in the end
@@ -323,7 +346,7 @@ def lives_on(folder):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: it has it locked
     queue = folder.last or folder.queue()
     id = queue.enqueue("run", {"name": "another one"})
-    queue.process_jobs(folder.handlers())
+    queue.process_jobs(folder.handlers(), middleware=folder.layers)
     row = folder.rows()[id]
     assert row["status"] == "completed", f"it runs nothing any more: {row.line}"
     assert not held_open(folder), f"it keeps open for good: {held_open(folder)}"
