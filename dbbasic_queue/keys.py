@@ -10,14 +10,14 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 from .beside import open_queue, open_regular
-from .errors import BadArgument
+from .errors import BadArgument, Discard, QueueError, Snooze
 from .files import blocks, read_header
 from .lookup import month_of
 from .tsv import row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from .disk import QueueFile
@@ -123,49 +123,60 @@ def is_signature(cell: str, key: Key, id: str, type: str, payload: "Any") -> boo
 _seen: "tuple[bytes, dict[bytes, str]]" = b"", {}
 
 
-def why_twice(file: "QueueFile", job: "Job") -> str:
-    """Return why a claimed job may be one that has run: another row has its id; "" where none has.
+def refuse_twice(file: "QueueFile", job: "Job") -> None:
+    """Raise Discard for a claimed job that may have run: another row has its id, or the archive.
 
     The file, and the archives of the claimed jobs, are read once for each claim: a row that is put
-    there later is claimed later.
+    there later is claimed later.  Where they cannot be read the job waits: Snooze.
     """
     global _seen
     mark = job.raw("worker")
-    if not mark or mark != _seen[0]:
-        _seen = mark, _twice(file, mark, job.cells[0])
-    return _seen[1].get(job.cells[0], "")
+    try:
+        if not mark or mark != _seen[0]:
+            _seen = mark, _twice(file, mark, job.cells[0])
+    except (OSError, QueueError) as problem:
+        raise Snooze(PAUSE, f"whether it has run cannot be seen: {problem}") from problem
+    if why := _seen[1].get(job.cells[0]):
+        raise Discard(why)
 
 
 def _twice(file: "QueueFile", mark: bytes, own: bytes) -> "dict[bytes, str]":
-    found: set[bytes] = set()
-    again: set[bytes] = set()
-    claimed = {own}
-    needle = b"\t%b\t" % mark
+    """Return why, by id, for the jobs of a claim that stand twice."""
     fd = open_queue(file.path)
     try:
         header = read_header(fd, file.path)
         start = len(header.line) + 1 if header else 0
+        claimed = {own}
+        for _, block in blocks(fd, start) if mark else ():
+            claimed |= {line[:16] for line in lines_with(block, b"\t%b\t" % mark)}
+        rows = dict.fromkeys(claimed, 0)
         for _, block in blocks(fd, start):
-            ids = _IDS.findall(block)
-            new = set(ids)
-            if len(new) < len(ids) or not new.isdisjoint(found):
-                again |= (new & found) | {id for id in new if ids.count(id) > 1}
-            found |= new
-            at = block.find(needle) if mark else -1
-            while at >= 0:
-                begin = block.rfind(b"\n", 0, at) + 1
-                claimed.add(block[begin : begin + 16])
-                at = block.find(needle, at + 1)
-        counted: dict[bytes, int] = {}
-        for _, block in blocks(fd, start) if again else ():
-            for line in block.split(b"\n"):  # what is no row runs never, and stands for nothing
-                if line[:16] in again and header and row(line, header):
-                    counted[line[:16]] = counted.get(line[:16], 0) + 1
+            for line in lines_of(block, claimed):
+                if header and row(line, header):  # what is no row never runs, and stands for none
+                    rows[line[:16]] += 1
     finally:
         os.close(fd)
     why = dict.fromkeys(_archived(file, claimed), "it stands in the archive, so it has run already")
     text = "another row has its id, so it may have run already"
-    return why | {id: text for id, count in counted.items() if count > 1}
+    return why | {id: text for id, count in rows.items() if count > 1}
+
+
+def lines_with(block: bytes, needle: bytes) -> "Iterator[bytes]":
+    """Yield the lines of a block in which a text stands."""
+    at = block.find(needle)
+    while at >= 0:
+        begin, end = block.rfind(b"\n", 0, at) + 1, block.find(b"\n", at)
+        yield block[begin:end]
+        at = block.find(needle, end)
+
+
+def lines_of(block: bytes, ids: "set[bytes]") -> "Iterator[bytes]":
+    """Yield the lines of a block that begin with one of these ids."""
+    if ids.isdisjoint(_IDS.findall(block)):
+        return
+    for line in block.split(b"\n"):
+        if line[:16] in ids:
+            yield line
 
 
 def _archived(file: "QueueFile", ids: "set[bytes]") -> "set[bytes]":

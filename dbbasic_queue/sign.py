@@ -15,8 +15,8 @@ from .keys import (
     Keys,
     is_signature,
     keys_of,
+    refuse_twice,
     signature,
-    why_twice,
 )
 from .keys import new_key as new_key
 from .new import new_job
@@ -121,5 +121,4 @@ def _check(job: "Job", given: "Keys | None", *, optional: bool) -> None:
     if not is_signature(cell, key, row.id, row.type, load(row.cells[2])):
         text = "its type or payload was changed, or its row copied under another id"
         raise Discard(f"its signature does not fit: {text}")
-    if why := why_twice(queue_here().file, row):
-        raise Discard(why)
+    refuse_twice(queue_here().file, row)

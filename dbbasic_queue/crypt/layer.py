@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from ..errors import BadArgument, Discard, JobTimeout, Killed, Retry, Snooze, Stopped
 from ..here import queue_here, running
 from ..job import encode
-from ..keys import PAUSE, Keys, keys_of, why_twice
+from ..keys import PAUSE, Keys, keys_of, refuse_twice
 from ..outcome import text_of
 from ..tsv import dump, escape, load
 from .token import KeyMissing, NotOpened, columns_of, open_cell, parts, seal_cell
@@ -106,15 +106,13 @@ def _opened_for(job: "Job", given: "Keys | None", *, refuses_plain: bool) -> "Un
         keys = keys_of(given)
     except BadArgument as problem:
         raise Snooze(PAUSE, str(problem)) from None
-    why = ""
     try:
         plain = {name: cell for name in columns_of(job) if (cell := _plain(keys, job, name))}
     except KeyMissing as missing:
         raise Snooze(PAUSE, str(missing)) from None
     except NotOpened as refused:
-        why = str(refused)
-    if why or (why := why_twice(queue_here().file, job)):
-        raise Discard(why)
+        raise Discard(str(refused)) from None
+    refuse_twice(queue_here().file, job)
     return Unsealed(job, keys, plain)
 
 

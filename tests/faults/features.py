@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from . import (
+    features_cared,
     features_groups,
     features_limits,
     features_schedule,
@@ -23,6 +24,7 @@ PARTS = {
     "chains, batches, workflows": features_groups,
     "schedules": features_schedule,
     "limits, pauses, bounds": features_limits,
+    "seals, steps, retention": features_cared,
     "all of them in one file": together,
 }
 CASES = 50  # of each, when bounded; together's are its kills

@@ -6,9 +6,11 @@ in the queue or in its archive, once.
 """
 
 import collections
+import contextlib
 import os
 import random
 import time
+from pathlib import Path
 
 from dbbasic_queue import Queue, current_job
 from dbbasic_queue.crypt import enqueue_sealed, opened, unsealing
@@ -63,10 +65,8 @@ def work(queue, place, seed):
 
 
 def tick(queue, place, seed):
-    try:
+    with contextlib.suppress(FileNotFoundError):
         os.utime(place / "queue.tsv.d" / "upkeep", (0, 0))
-    except FileNotFoundError:
-        pass
     queue.process_jobs(
         {"steps": lambda payload: in_steps(place, payload, random.Random())},
         middleware=[unsealing(KEYS)],
@@ -99,12 +99,12 @@ def one_step(place, id, number):
 def leaks(place):
     """Return the files of the queue in which the secret can be read."""
     found = []
-    for path in [place / "queue.tsv", *(place / "queue.tsv.d").rglob("*")]:
-        try:
-            if path.is_file() and SECRET.encode() in path.read_bytes():
+    tree = os.walk(place / "queue.tsv.d")
+    beside = [Path(folder, name) for folder, _, names in tree for name in names]
+    for path in [place / "queue.tsv", *beside]:
+        with contextlib.suppress(FileNotFoundError):  # it goes while we look
+            if SECRET.encode() in path.read_bytes():
                 found.append(f"{path.relative_to(place)} holds the secret")
-        except FileNotFoundError:
-            continue
     return found
 
 
