@@ -151,9 +151,9 @@ def world(tmp_path, monkeypatch):
 
 def run(cell, names):
     """Run one cell; AssertionError when it does something else than it says."""
-    code, _, wanted = cell.partition("# → ")
+    code, _, status = cell.partition("# exits ")
+    code, _, wanted = code.partition("# → ")
     code, _, raised = code.partition("# raises ")
-    code, _, status = code.partition("# exits ")
     if code.startswith("$ "):
         printed = run_shell(code[2:].strip(), int(status or 0))
         assert not wanted or fnmatchcase(printed.strip(), pattern(wanted)), f"printed {printed!r}"
@@ -164,7 +164,7 @@ def run(cell, names):
         return
     assert not raised, f"raised no {raised}"
     if "…" in wanted:
-        assert fnmatchcase(repr(value), pattern(wanted)), f"is {value!r}"
+        assert fnmatchcase(value, pattern(ast.literal_eval(wanted))), f"is {value!r}"
     elif wanted:
         assert value == eval(wanted, names), f"is {value!r}"
 
@@ -224,7 +224,7 @@ def test_each_right_side_does_what_it_says(name, world, capsys):
                 break
         ran += 1
 
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
     assert ran
 
 
@@ -242,7 +242,7 @@ def test_each_block_of_a_page_runs(name, world):
         except Exception:
             wrong.append(f"{name}:{line}: {traceback.format_exc(limit=-2)}")
 
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("name", SOURCES)
