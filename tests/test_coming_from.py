@@ -26,6 +26,7 @@ import pytest
 import dbbasic_queue
 from dbbasic_queue import Queue, errors
 from dbbasic_queue.cli import main
+from dbbasic_queue.cli.arguments import parser
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "examples" / "coming_from"
@@ -267,6 +268,14 @@ def test_no_row_is_empty(name):
     assert empty == []
 
 
+@pytest.mark.parametrize("name", TABLES)
+def test_what_is_called_missing_is_missing(name):
+    called = re.findall(r"not in this version: ([a-z]+(?:, [a-z]+)*);", text_of(name))
+    commands = set(parser()._subparsers._group_actions[0].choices)
+
+    assert commands.isdisjoint(", ".join(called).split(", "))
+
+
 def test_names_enough_run_through_their_right_sides(record_property):
     names = {
         (row.page, name)
@@ -291,7 +300,9 @@ def test_every_link_leads_somewhere(name):
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
     anchors = {f"#{slug(title)}" for title in re.findall(r"(?m)^#+ (.*)$", text)}
 
-    lost = [one for one in links if one not in anchors and not (FOLDER / one.split("#")[0]).exists()]
+    lost = [
+        one for one in links if one not in anchors and not (FOLDER / one.split("#")[0]).exists()
+    ]
 
     assert lost == []
 
