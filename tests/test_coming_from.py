@@ -23,7 +23,6 @@ from typing import NamedTuple
 
 import pytest
 
-import dbbasic_queue
 from dbbasic_queue import Queue, errors
 from dbbasic_queue.cli import main
 from dbbasic_queue.cli.arguments import parser
@@ -42,7 +41,6 @@ PAGES = sorted(path.name for path in FOLDER.glob("*.md"))
 TABLES = [name for name in PAGES if name != "README.md"]
 LEAST = 250  # names of others that run through what stands to their right
 WORDS = ("refused:", "not in this version")
-NOT_YET = ("crypt", "sign", "redact")  # rooms that are built now
 
 
 class Row(NamedTuple):
@@ -60,13 +58,6 @@ class Row(NamedTuple):
     def names(self):
         """What the left side calls by name."""
         return re.findall(r"`([^`]+)`", self.source) or [self.source]
-
-    def missing(self):
-        """The room that this row needs and this checkout does not have."""
-        named = re.findall(r"dbbasic_queue\.(\w+)", self.here)
-        return next(
-            (n for n in named if n in NOT_YET and find_spec(f"dbbasic_queue.{n}") is None), None
-        )
 
 
 def text_of(name):
@@ -206,7 +197,7 @@ def run_shell(line, status):
 def test_each_right_side_does_what_it_says(name, world, capsys):
     wrong, ran = [], 0
     for row in rows_of(name):
-        if row.missing() or not row.cells():
+        if not row.cells():
             continue
         names = world.fresh()
         for cell in row.cells():
@@ -229,9 +220,8 @@ def test_each_right_side_does_what_it_says(name, world, capsys):
 def test_each_block_of_a_page_runs(name, world):
     wrong = []
     for line, language, text in blocks_of(name):
-        needs = [n for n in re.findall(r"dbbasic_queue\.(\w+)", text) if n in NOT_YET]
-        needs += [n for n in ("flask", "django") if f"import {n}" in text or f"from {n}" in text]
-        if not all(find_spec(n) or find_spec(f"dbbasic_queue.{n}") for n in needs):
+        needs = [n for n in ("flask", "django") if f"import {n}" in text or f"from {n}" in text]
+        if not all(map(find_spec, needs)):
             continue
         names = world.fresh()
         try:
@@ -281,7 +271,7 @@ def test_names_enough_run_through_their_right_sides(record_property):
         (row.page, name)
         for page in TABLES
         for row in rows_of(page)
-        if row.cells() and not row.missing()
+        if row.cells()
         for name in row.names()
     }
 
@@ -310,10 +300,3 @@ def test_every_link_leads_somewhere(name):
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_names_no_machine_of_ours(name):
     assert re.findall(r"/(?:root|work|tmp|home)\b", text_of(name)) == []
-
-
-def test_rooms_that_are_not_here_yet():
-    left = [f"{row.page} {row.number or row.line}" for page in TABLES for row in rows_of(page)
-            if row.missing()]  # fmt: skip
-    if left:
-        pytest.skip(f"rows that need rooms which {dbbasic_queue.__version__} here lacks: {left}")
