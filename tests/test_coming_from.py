@@ -55,6 +55,11 @@ class Row(NamedTuple):
         found = re.findall(r"(?<!`)`([^`]+)`(?!`)", self.here)
         return [cell.strip().replace("\\|", "|") for cell in found]
 
+    def is_there(self):
+        """Whether what it needs beside this package is installed."""
+        sealed = re.search(r"dbbasic_queue\.(crypt|sign)\b", self.here)
+        return not sealed or find_spec("cryptography")
+
     def names(self):
         """What the left side calls by name."""
         return re.findall(r"`([^`]+)`", self.source) or [self.source]
@@ -197,7 +202,7 @@ def run_shell(line, status):
 def test_each_right_side_does_what_it_says(name, world, capsys):
     wrong, ran = [], 0
     for row in rows_of(name):
-        if not row.cells():
+        if not row.cells() or not row.is_there():
             continue
         names = world.fresh()
         for cell in row.cells():
