@@ -26,7 +26,7 @@ from dbbasic_queue import Queue, enqueue, errors, process_jobs
 from dbbasic_queue.cli.arguments import parser
 
 ROOT = Path(__file__).resolve().parent.parent
-LONG_PAGES = ["examples/running.md", "examples/coming_from.md", "examples/reference.md"]
+LONG_PAGES = ["examples/running.md", "examples/reference.md"]
 PAGES = ["README.md", "dbbasic_queue/README.md", "examples/README.md", *LONG_PAGES]
 INSTALL = "python3 -m venv .venv && .venv/bin/pip install -q"
 COMMANDS = [
