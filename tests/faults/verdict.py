@@ -324,6 +324,8 @@ def possible_ends(row, mishaps):
         return ("pending",)
     if row["type"] == "schedule":
         return ("completed", "pending")  # after an error it is tried again in a minute
+    if row["error"].startswith("whether it has run cannot be seen"):
+        return ("pending",)  # uncharged, for a minute
     if row["status"] == "cancelled":
         return ("cancelled",) if row["after"] or not row["error"] else ()
     if row["type"] in FAIL:
