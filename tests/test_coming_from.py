@@ -8,6 +8,7 @@ import ast
 import builtins
 import contextlib
 import io
+import logging
 import os
 import re
 import shlex
@@ -138,8 +139,12 @@ class World:
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
+    root = logging.getLogger()
+    before = root.level, root.handlers[:]
     yield World(tmp_path, monkeypatch)
     sys.modules.pop("handlers", None)
+    root.setLevel(before[0])  # a command that works says what it logs
+    root.handlers[:] = before[1]
 
 
 def run(cell, names):

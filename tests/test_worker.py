@@ -1392,7 +1392,7 @@ def test_an_admit_that_raises_leaves_the_job_and_is_logged_once(queue, caplog, p
 
     assert ran == ["a"] * 4
     assert queue.counts("type", "status") == {("a", "completed"): 4, ("b", "pending"): 3}
-    assert caplog.text.count("admit") == 1
+    assert caplog.text.count("admit raised") == 1
 
 
 def test_an_admit_that_uses_the_queue_is_an_error_and_no_deadlock(queue, caplog):

@@ -33,6 +33,7 @@ EVENTS = (
     "enqueued started progressed completed failed retried snoozed cancelled archived purged"
 ).split()
 _RECENT = 10_000  # final states that were told last
+_ROUNDING = 0.001  # seconds: a finished_at has three digits
 
 
 class Change(NamedTuple):
@@ -162,7 +163,8 @@ class Watcher:
         for job in version.jobs():
             id, was = job.cells[0], self._running.get(job.cells[0])
             gone.discard(id)
-            ended = (job.finished_at or 0) >= self._looked_at and self._recent.get(id) != _key(job)
+            newer = (job.finished_at or 0) >= self._looked_at - _ROUNDING
+            ended = newer and self._recent.get(id) != _key(job)
             if was is not None or job.cells[3] == PROCESSING:
                 yield was or job, job
             elif id > last_id:
