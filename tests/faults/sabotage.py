@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 
-from dbbasic_queue import archive, disk, files, hint, journal, lock, recover, run
+from dbbasic_queue import disk, files, hint, journal, leave, lock, recover, run
 
 
 def nothing(*args, **named):
@@ -80,7 +80,7 @@ def the_room_for_outcomes():
 
 
 def the_rows_that_an_archive_has_already():
-    archive.blocks = lambda fd, start: ()
+    leave.blocks = lambda fd, start: ()
 
 
 def the_error_that_the_hint_may_have():
@@ -134,7 +134,7 @@ def the_sync_of_the_workers_folder():
 
 
 def the_sync_of_the_archive():
-    archive.sync = nothing
+    leave.sync = nothing
 
 
 # --- of who may be there at once
