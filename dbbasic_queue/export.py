@@ -10,7 +10,7 @@ from .beside import open_queue, open_regular
 from .files import read_header
 from .job import Job
 from .journal import all_lines, overlay, worker_of
-from .lookup import find_row, forwards
+from .lookup import archive_jobs, archives, find_row, forwards
 from .new import copy_target as copy_target
 from .queue import Queue, default_queue
 from .redact import redacted
@@ -38,7 +38,7 @@ def read(
     try:
         header = read_header(fd, queue.path) or HEADER
         # after it: what is archived meanwhile is in both then, and counts as the queue's
-        months = _months(queue) if archived else []
+        months = archives(queue.file) if archived else []
         columns = dict.fromkeys(header.columns)
         for path in months:
             columns |= dict.fromkeys(_header_of(path).columns)
@@ -71,7 +71,7 @@ def _jobs(
     start = len(header.line) + 1
     try:
         for path in months:
-            for job in _archived(path):
+            for job in archive_jobs(path):
                 size = os.fstat(fd).st_size
                 if not find_row(fd, job.cells[0], start, size, everywhere=False):
                     yield job
@@ -91,21 +91,6 @@ def _jobs(
 # --- the archive
 
 
-def _months(queue: Queue) -> list[str]:
-    folder = os.path.join(queue.file.side, "archive")
-    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    return [os.path.join(folder, name) for name in names if name.endswith(".tsv")]
-
-
 def _header_of(path: str) -> Header:
     with os.fdopen(open_regular(path, os.O_RDONLY), "rb", 0) as file:
         return read_header(file.fileno(), path) or HEADER
-
-
-def _archived(path: str) -> "Iterator[Job]":
-    with os.fdopen(open_regular(path, os.O_RDONLY), "rb", 0) as file:
-        header = read_header(file.fileno(), path) or HEADER
-        for line in forwards(file.fileno(), len(header.line) + 1):
-            cells = row(line, header)
-            if cells:
-                yield Job(cells, header)

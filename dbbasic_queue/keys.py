@@ -9,15 +9,15 @@ import os
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 
-from .beside import open_queue, open_regular
+from .beside import open_queue
 from .errors import BadArgument, Discard, QueueError, Snooze
 from .files import blocks, read_header
-from .lookup import month_of
+from .lookup import archive_path, ids_in, lines_with, month_of
 from .tsv import row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from typing import Any
 
     from .disk import QueueFile
@@ -30,7 +30,6 @@ VARIABLE = "DBBASIC_QUEUE_KEY"
 PAUSE = 60  # seconds until a job whose key is missing is looked at again
 SIGNATURE = "signature"  # the column
 _KEY = re.compile("[A-Za-z0-9_-]{43}=")
-_IDS = re.compile(rb"(?m)^[0-9a-f]{16}(?=\t)")
 
 
 def new_key() -> str:
@@ -148,12 +147,13 @@ def _twice(file: "QueueFile", mark: bytes, own: bytes) -> "dict[bytes, str]":
         start = len(header.line) + 1 if header else 0
         claimed = {own}
         for _, block in blocks(fd, start) if mark else ():
-            claimed |= {line[:16] for line in lines_with(block, b"\t%b\t" % mark)}
+            found = lines_with(block, (b"\t%b\t" % mark,))
+            claimed |= {block[begin : begin + 16] for begin, _ in found}
         rows = dict.fromkeys(claimed, 0)
         for _, block in blocks(fd, start):
-            for line in lines_of(block, claimed):
-                if header and row(line, header):  # what is no row never runs, and stands for none
-                    rows[line[:16]] += 1
+            for line in block.split(b"\n"):
+                if line[:16] in claimed and header and row(line, header):
+                    rows[line[:16]] += 1  # what is no row never runs, and stands for none
     finally:
         os.close(fd)
     why = dict.fromkeys(_archived(file, claimed), "it stands in the archive, so it has run already")
@@ -161,41 +161,12 @@ def _twice(file: "QueueFile", mark: bytes, own: bytes) -> "dict[bytes, str]":
     return why | {id: text for id, count in rows.items() if count > 1}
 
 
-def lines_with(block: bytes, needle: bytes) -> "Iterator[bytes]":
-    """Yield the lines of a block in which a text stands."""
-    at = block.find(needle)
-    while at >= 0:
-        begin, end = block.rfind(b"\n", 0, at) + 1, block.find(b"\n", at)
-        yield block[begin:end]
-        at = block.find(needle, end)
-
-
-def lines_of(block: bytes, ids: "set[bytes]") -> "Iterator[bytes]":
-    """Yield the lines of a block that begin with one of these ids."""
-    if ids.isdisjoint(_IDS.findall(block)):
-        return
-    for line in block.split(b"\n"):
-        if line[:16] in ids:
-            yield line
-
-
 def _archived(file: "QueueFile", ids: "set[bytes]") -> "set[bytes]":
     """Return those of the ids that the archives of their months hold."""
-    found: set[bytes] = set()
     months = set()
     for id in ids:
         try:
             months.add(month_of(id.decode()))
         except (ValueError, OverflowError, OSError):
             continue  # no archive has it
-    for month in months:
-        try:
-            fd = open_regular(os.path.join(file.side, "archive", month + ".tsv"), os.O_RDONLY)
-        except FileNotFoundError:
-            continue
-        try:
-            for _, block in blocks(fd, 0):
-                found |= ids.intersection(_IDS.findall(block))
-        finally:
-            os.close(fd)
-    return found
+    return set().union(*(ids_in(archive_path(file, month), ids) for month in months))

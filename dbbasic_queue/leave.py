@@ -13,7 +13,7 @@ from .edit import Edit
 from .errors import BadArgument, NotStored
 from .files import blocks, last_line, read_header, sync, sync_folder, write_all
 from .job import Job
-from .lookup import month_of
+from .lookup import archive_path, month_of
 from .tsv import HEADER, Header, rehead
 
 TYPE_CHECKING = False
@@ -78,7 +78,7 @@ def _month(job: Job) -> str:
 
 
 def _add_to(file: QueueFile, month: str, jobs: list[Job]) -> None:
-    path = os.path.join(file.side, "archive", month + ".tsv")
+    path = archive_path(file, month)
     try:
         folder = file.make_side("archive")
         for name in os.listdir(folder):

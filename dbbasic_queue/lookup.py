@@ -126,11 +126,46 @@ def month_of(id: str) -> str:
     return time.strftime("%Y-%m", time.gmtime(int(id[:13], 16) / 1e6))
 
 
+def archive_path(file: "QueueFile", month: str) -> str:
+    return os.path.join(file.side, "archive", month + ".tsv")
+
+
+def archives(file: "QueueFile") -> list[str]:
+    """Return the paths of the archive's months, the oldest first; [] where there is none."""
+    folder = os.path.join(file.side, "archive")
+    try:
+        names = sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [os.path.join(folder, name) for name in names if name.endswith(".tsv")]
+
+
+def archive_jobs(path: str, needle: bytes = b"") -> "Iterator[Job]":
+    """Yield the jobs of one month of the archive, those in whose line the needle stands."""
+    with os.fdopen(open_regular(path, os.O_RDONLY), "rb", 0) as file:
+        header = read_header(file.fileno(), path)
+        for line in forwards(file.fileno(), len(header.line) + 1) if header else ():
+            if needle in line and header and (cells := row(line, header)):
+                yield Job(cells, header)
+
+
+def ids_in(path: str, ids: "set[bytes]") -> "set[bytes]":
+    """Return those of the ids with which a line of a file begins; none where there is no file."""
+    begins, found = {id + b"\t" for id in ids}, set()
+    try:
+        with os.fdopen(open_regular(path, os.O_RDONLY), "rb", 0) as file:
+            for _, block in blocks(file.fileno(), 0):
+                found |= begins.intersection([line[:17] for line in block.split(b"\n")])
+    except FileNotFoundError:
+        pass
+    return {begin[:-1] for begin in found}
+
+
 def archived(file: "QueueFile", id: str) -> Job | None:
     """Return a job from the archive of its month: the last line with its id."""
     if not is_id(id):
         return None
-    path = os.path.join(file.side, "archive", month_of(id) + ".tsv")
+    path = archive_path(file, month_of(id))
     try:
         fd = open_regular(path, os.O_RDONLY)
     except (FileNotFoundError, NoFile):

@@ -9,8 +9,7 @@ import time
 
 from .after import is_id
 from .beside import NoFile, is_folder, make, open_regular, unlink
-from .files import blocks
-from .lookup import month_of
+from .lookup import archive_path, ids_in, month_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,32 +69,18 @@ def remove_orphans(file: "QueueFile") -> int:
     folder = os.path.join(file.side, "output")
     if not is_folder(folder):
         return 0
-    ids = {name[:-4] for name in os.listdir(folder) if name.endswith(".log") and is_id(name[:-4])}
+    names = [name[:-4] for name in os.listdir(folder) if name.endswith(".log")]
+    ids = {name.encode() for name in names if is_id(name)}
     if not ids:
         return 0
     # the file first: what is moved meanwhile stands in the archive before it leaves the file
-    ids -= _ids_in(file.real, ids)
-    for month in sorted({month_of(id) for id in ids}):
-        ids -= _ids_in(os.path.join(file.side, "archive", month + ".tsv"), ids)
-    old = [id for id in ids if _age(output_path(file, id)) > _YOUNG]
-    for id in old:
-        unlink(output_path(file, id))
+    ids -= ids_in(file.real, ids)
+    for month in {month_of(id.decode()) for id in ids}:
+        ids -= ids_in(archive_path(file, month), ids)
+    old = [path for id in ids if _age(path := output_path(file, id.decode())) > _YOUNG]
+    for path in old:
+        unlink(path)
     return len(old)
-
-
-def _ids_in(path: str, wanted: "set[str]") -> "set[str]":
-    try:
-        fd = open_regular(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return set()
-    try:
-        sought = {id.encode() for id in wanted}
-        found: set[bytes] = set()
-        for _, block in blocks(fd, 0):
-            found |= sought.intersection([line[:16] for line in block.split(b"\n")])
-        return {id.decode() for id in found}
-    finally:
-        os.close(fd)
 
 
 def _age(path: str) -> float:

@@ -18,7 +18,7 @@ from .hint import TENDED, is_tended
 from .job import Job, whole
 from .leave import age_from, take_out, waited_for
 from .log import tell, traceback_of, warn
-from .lookup import month_of
+from .lookup import archives, month_of
 from .output import remove_orphans, remove_output
 from .run import clock
 from .tsv import row
@@ -221,17 +221,11 @@ def _added(cells: list[bytes]) -> float:
 
 def _old_months(file: "QueueFile", before: float) -> "dict[str, tuple[int, int, int]]":
     """Return the archive's files in which every job finished before, with what they are now."""
-    folder = os.path.join(file.side, "archive")
     found: dict[str, tuple[int, int, int]] = {}
-    try:
-        names = sorted(os.listdir(folder))
-    except FileNotFoundError:
-        return found
-    for name in names:
-        match = re.fullmatch(r"(\d{4})-(\d\d)\.tsv", name, re.ASCII)
+    for path in archives(file):
+        match = re.fullmatch(r"(\d{4})-(\d\d)\.tsv", os.path.basename(path), re.ASCII)
         if not match or _end_of(int(match[1]), int(match[2])) > before:
             continue
-        path = os.path.join(folder, name)
         fd = open_regular(path, os.O_RDONLY)
         try:
             stamp = stamp_of(os.fstat(fd))

@@ -4,10 +4,7 @@ import os
 import time
 from itertools import islice
 
-from ..beside import open_regular
-from ..files import blocks, read_header
-from ..job import Job
-from ..tsv import row
+from ..lookup import archive_jobs, archives
 from .file import Entry, Writer, audit_path, parts, queue_of, read
 from .trail import entry_of, who
 
@@ -15,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ..job import Job
     from ..queue import Queue
     from .file import Where
 
@@ -115,7 +113,7 @@ def _lacking(
             yield Entry(time.time(), "purged", id, type, label, attempt, one.end[0], "", by, "")
 
 
-def _lacking_of(job: Job, known: _Known) -> "Iterator[Entry]":
+def _lacking_of(job: "Job", known: _Known) -> "Iterator[Entry]":
     now = time.time()
     ended = (job.status, f"{job.finished_at or 0:.3f}") if job.finished else ("", "")
     anew = job.replace(status="pending", attempts=0, error="", worker="")
@@ -146,23 +144,7 @@ def _rows(queue: "Queue") -> "Iterator[tuple[Job, bool]]":
     for job in queue.jobs():
         seen.add(job.id)
         yield (job.with_cells({"payload": b"", "result": b""}), False)
-    folder = os.path.join(queue.file.side, "archive")
-    try:
-        names = sorted(os.listdir(folder))
-    except FileNotFoundError:
-        return
-    for name in names:
-        if not name.endswith(".tsv"):
-            continue
-        path = os.path.join(folder, name)
-        fd = open_regular(path, os.O_RDONLY)
-        try:
-            header = read_header(fd, path)
-            for _, block in blocks(fd, len(header.line) + 1) if header else ():
-                for text in block.split(b"\n")[:-1]:
-                    cells = row(text, header) if header else None
-                    if cells and header and cells[0].decode() not in seen:
-                        job = Job(cells, header)
-                        yield (job.with_cells({"payload": b"", "result": b""}), True)
-        finally:
-            os.close(fd)
+    for path in archives(queue.file):
+        for job in archive_jobs(path):
+            if job.id not in seen:
+                yield (job.with_cells({"payload": b"", "result": b""}), True)

@@ -14,14 +14,12 @@ from ..files import read_all, read_header, sync_folder
 from ..here import queue_here
 from ..job import Job
 from ..keys import SIGNATURE, is_signature, keys_of, signature
-from ..lookup import forwards, jobs
+from ..lookup import archive_jobs, archives, jobs
 from ..tsv import row
 from .token import NotOpened, columns_of, open_cell, parts, seal_cell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ..disk import QueueFile
     from ..keys import Given, Keys
     from ..queue import Queue
@@ -43,8 +41,8 @@ def reseal(keys: "Given" = None, queue_file: "Queue | None" = None) -> tuple[int
     made: Made = {}
     for job in jobs(queue.file):
         _new_cells(job, known, made)
-    for path in _archives(queue.file):
-        for job in _rows(path):
+    for path in archives(queue.file):
+        for job in archive_jobs(path, b"sealed"):
             _new_cells(job, known, made)
 
     counted = [0, 0]
@@ -54,7 +52,7 @@ def reseal(keys: "Given" = None, queue_file: "Queue | None" = None) -> tuple[int
         counted[1] = 0  # an archive that is done stays done when the edit starts again
         durable = queue.sync != "off"
         with Edit(queue.file, queue.lock_timeout, durable=durable, create=False) as e:
-            for path in _archives(queue.file):
+            for path in archives(queue.file):
                 for at, count in enumerate(_reseal_archive(queue.file, path, known, made)):
                     counted[at] += count
             for job in e.rows((b"sealed",)):
@@ -107,24 +105,6 @@ def _signed_anew(job: Job, payload: bytes, keys: "Keys") -> bytes:
 
 
 # --- the archive
-
-
-def _archives(file: "QueueFile") -> list[str]:
-    folder = os.path.join(file.side, "archive")
-    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    return [os.path.join(folder, name) for name in names if name.endswith(".tsv")]
-
-
-def _rows(path: str) -> "Iterator[Job]":
-    fd = open_regular(path, os.O_RDONLY)
-    try:
-        header = read_header(fd, path)
-        for line in forwards(fd, len(header.line) + 1) if header else ():
-            cells = row(line, header) if header and b"sealed" in line else None
-            if cells and header:
-                yield Job(cells, header)
-    finally:
-        os.close(fd)
 
 
 def _reseal_archive(file: "QueueFile", path: str, keys: "Keys", made: "Made") -> tuple[int, int]:

@@ -7,12 +7,14 @@ from ..beside import NoFile, open_regular
 from ..files import blocks, close_quietly, read_header, stamp_of
 from ..job import Job
 from ..journal import parse
+from ..lookup import archives
 from ..tsv import row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ..disk import QueueFile
     from ..journal import Line
     from ..tsv import Header
 
@@ -23,32 +25,32 @@ _SOME = 1 << 16  # bytes
 class Archive:
     """The rows that come into the archive; its months are held open, to know them again."""
 
-    def __init__(self, side: str) -> None:
-        self._folder = os.path.join(side, "archive")
-        self._seen: dict[str, tuple[int, int, int]] = {}  # by name: descriptor, inode, size
+    def __init__(self, file: "QueueFile") -> None:
+        self._file = file
+        self._seen: dict[str, tuple[int, int, int]] = {}  # by path: descriptor, inode, size
 
     def begin(self, since: float | None) -> "Iterator[tuple[bytes, Header]]":
         """Take what is there as seen; yield the lines of months that were written since then."""
-        for name, fd, st in self._files():
+        for path, fd, st in self._files():
             if since is not None and st.st_mtime >= since:
-                yield from self._lines(name, fd, 0)
-            self._keep(name, fd, st)
+                yield from self._lines(path, fd, 0)
+            self._keep(path, fd, st)
 
     def news(self) -> "Iterator[tuple[bytes, Header]]":
         """Yield (line, header) of what came since the last look."""
-        for name, fd, st in self._files():
-            old, inode, size = self._seen.get(name, (-1, -1, 0))
+        for path, fd, st in self._files():
+            old, inode, size = self._seen.get(path, (-1, -1, 0))
             if (inode, size) == (st.st_ino, st.st_size):
                 os.close(fd)
                 continue
             if inode in (-1, st.st_ino):
-                yield from self._lines(name, fd, size if size <= st.st_size else 0)
+                yield from self._lines(path, fd, size if size <= st.st_size else 0)
             else:  # it was given more columns: the same lines, in a new file
                 known = sum(block.count(b"\n") for _, block in blocks(old, 0, size))
-                for count, found in enumerate(self._lines(name, fd, 0), 2):
+                for count, found in enumerate(self._lines(path, fd, 0), 2):
                     if count > known:
                         yield found
-            self._keep(name, fd, st)
+            self._keep(path, fd, st)
 
     def close(self) -> None:
         for fd, _, _ in self._seen.values():
@@ -56,30 +58,25 @@ class Archive:
         self._seen.clear()
 
     def _files(self) -> "Iterator[tuple[str, int, os.stat_result]]":
-        try:
-            names = sorted(os.listdir(self._folder))
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        for name in names:
-            if name.endswith(".tsv"):
-                try:
-                    fd = open_regular(os.path.join(self._folder, name), os.O_RDONLY)
-                except (FileNotFoundError, NoFile):
-                    continue
-                yield name, fd, os.fstat(fd)
+        for path in archives(self._file):
+            try:
+                fd = open_regular(path, os.O_RDONLY)
+            except (FileNotFoundError, NoFile):
+                continue
+            yield path, fd, os.fstat(fd)
 
-    def _lines(self, name: str, fd: int, start: int) -> "Iterator[tuple[bytes, Header]]":
-        header = read_header(fd, os.path.join(self._folder, name))
+    def _lines(self, path: str, fd: int, start: int) -> "Iterator[tuple[bytes, Header]]":
+        header = read_header(fd, path)
         if header is None:
             return
         for _, block in blocks(fd, max(start, len(header.line) + 1)):
             yield from ((line, header) for line in block.split(b"\n")[:-1])
 
-    def _keep(self, name: str, fd: int, st: os.stat_result) -> None:
-        if name in self._seen:
-            close_quietly(self._seen[name][0])
+    def _keep(self, path: str, fd: int, st: os.stat_result) -> None:
+        if path in self._seen:
+            close_quietly(self._seen[path][0])
         end = end_of_lines(fd, st.st_size)
-        self._seen[name] = fd, st.st_ino, end
+        self._seen[path] = fd, st.st_ino, end
 
 
 class Journal:

@@ -61,7 +61,7 @@ class Watcher:
         self._early: dict[bytes, Job] = {}  # rows newer than the version seen last
         self._recent: OrderedDict[bytes, tuple[bytes, ...]] = OrderedDict()
         self._journals: dict[str, Journal] = {}
-        self._archive = Archive(queue.file.side)
+        self._archive = Archive(queue.file)
         self._tails: dict[bytes, tuple[bytes, Header]] = {}
         if since is None:
             for _ in self.look():
