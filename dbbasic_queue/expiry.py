@@ -8,12 +8,14 @@ The moment stands in the column `expires_at`.  A worker without the layer runs t
 
 import math
 import time
+from contextlib import contextmanager
 
 from .errors import BadArgument, BadRow, Killed, in_seconds
+from .layers import layer_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
     from datetime import datetime, timedelta
     from typing import Any
 
@@ -51,30 +53,18 @@ def expires(when: "float | timedelta | datetime") -> dict[str, str]:
     return {"expires_at": str(math.ceil(moment))}
 
 
-def _check(job: "Job") -> None:
-    """Raise Expired when a job comes too late, BadRow when its cell says no time."""
-    cell = job.cell("expires_at")
-    if not cell:
-        return
-    if not (cell.isascii() and cell.isdigit() and len(cell) <= 12):
-        raise BadRow(f"job {job.id}: its column expires_at is {cell!r:.80}, no Unix time")
-    late = time.time() - int(cell)
-    if late > 0:
-        raise Expired(f"expired: it was to start by {int(cell)}, and came {late:.1f} s too late")
-
-
-def expiring(job: "Job", call_next: "Callable[[Job], Any]") -> "Any":
+@layer_of
+@contextmanager
+def expiring(job: "Job") -> "Iterator[None]":
     """A layer: a job that is started later than its `expires_at` becomes cancelled, unrun.
 
-    So does a retry of it, until that cell is changed; a second attempt counts as a start too.
+    So does a retry of it, until that cell is changed; a second attempt counts as a start too.  A
+    cell that is no Unix time is a BadRow.
     """
-    _check(job)
-    return call_next(job)
-
-
-async def _awaiting(job: "Job", call_next: "Callable[[Job], Any]") -> "Any":
-    _check(job)
-    return await call_next(job)
-
-
-expiring.awaiting = _awaiting  # type: ignore[attr-defined]
+    cell = job.cell("expires_at")
+    if cell and not (cell.isascii() and cell.isdigit() and len(cell) <= 12):
+        raise BadRow(f"job {job.id}: its column expires_at is {cell!r:.80}, no Unix time")
+    late = time.time() - int(cell) if cell else 0
+    if late > 0:
+        raise Expired(f"expired: it was to start by {int(cell)}, and came {late:.1f} s too late")
+    yield

@@ -5,6 +5,7 @@ from .errors import BadArgument
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
     from typing import Any
 
     from .job import Job
@@ -32,8 +33,33 @@ def _around(layer: "Layer", call: "Callable[[Job], Any]") -> "Callable[[Job], An
     return lambda job: layer(job, lambda job: result_of(call(job)))
 
 
+def layer_of(around: "Callable[[Job], AbstractContextManager[object]]") -> "Layer":
+    """Return a layer that runs each job, plain or async, inside `with around(job):`.
+
+    `around` is mostly a function with one `yield` under `contextlib.contextmanager`: what stands
+    before it runs before the handler, and what a handler raises comes up at it.
+    """
+
+    def layer(job: "Job", call_next: "Callable[[Job], Any]") -> "Any":
+        with around(job):
+            return call_next(job)
+
+    async def layer_awaiting(job: "Job", call_next: "Callable[[Job], Any]") -> "Any":
+        with around(job):
+            return await call_next(job)
+
+    layer.__doc__ = around.__doc__
+    return with_twin(layer, layer_awaiting)
+
+
+def with_twin(layer: "Layer", awaiting: "Layer") -> "Layer":
+    """Return a plain layer, with the `async def` one that takes its place where handlers are."""
+    layer.awaiting = awaiting  # type: ignore[attr-defined]
+    return layer
+
+
 def awaiting(layer: "Layer") -> "Layer":
-    """Return the `async def` twin that a layer has as `.awaiting`, else the layer itself."""
+    """Return the `async def` twin that a layer has, else the layer itself."""
     return getattr(layer, "awaiting", layer)
 
 

@@ -11,6 +11,7 @@ import re
 
 from .errors import BadArgument, Discard, Retry, Snooze
 from .job import Job
+from .layers import with_twin
 from .log import traceback_of
 from .tsv import dump, escape, load
 
@@ -281,8 +282,7 @@ async def _awaiting(job: Job, call_next: "Callable[[Job], Any]") -> "Any":
     raise instead
 
 
-_layer: "Any" = redacting
-_layer.awaiting = _awaiting
+with_twin(redacting, _awaiting)
 
 
 def _instead_of(failure: Exception, job: Job) -> Exception | None:

@@ -6,6 +6,8 @@ Keys are those of sealed jobs; what signs is derived from them.  What is sealed 
 Fernet authenticates it.
 """
 
+from contextlib import contextmanager
+
 from .after import as_cell
 from .errors import BadArgument, Discard, Snooze
 from .here import queue_here, running
@@ -19,12 +21,13 @@ from .keys import (
     signature,
 )
 from .keys import new_key as new_key
+from .layers import layer_of
 from .new import new_job
 from .tsv import load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
     from .job import Job
@@ -85,20 +88,12 @@ def verifying(keys: "Given" = None, *, all: bool = True, besides: "Iterable[str]
     given = None if keys is None else Keys(keys)
     free = frozenset([besides] if isinstance(besides, str) else besides)
 
-    def check(job: "Job") -> None:
+    @contextmanager
+    def around(job: "Job") -> "Iterator[None]":
         _check(job, given, optional=not all or job.type in free)
+        yield
 
-    def verify(job: "Job", call_next: "Callable[[Job], Any]") -> "Any":
-        check(job)
-        return call_next(job)
-
-    async def awaiting(job: "Job", call_next: "Callable[[Job], Any]") -> "Any":
-        check(job)
-        return await call_next(job)
-
-    layer: Any = verify
-    layer.awaiting = awaiting
-    return layer  # type: ignore[no-any-return]
+    return layer_of(around)
 
 
 def _check(job: "Job", given: "Keys | None", *, optional: bool) -> None:

@@ -3,9 +3,9 @@
 from contextlib import contextmanager
 
 from ..errors import BadRow
+from ..layers import layer_of
 from ..log import warn
 from ..tsv import dump, load
-from .layer import layer_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,8 +17,14 @@ MOST = 50  # errors; the oldest go
 LONGEST = 500  # characters of each
 
 
+@layer_of
 @contextmanager
-def _around(job: "Job") -> "Iterator[None]":
+def errors_kept(job: "Job") -> "Iterator[None]":
+    """A layer: at the start of each attempt the error of the one before is added.
+
+    Also `worker died (signal 9)`.  A job that `retry` makes pending again keeps them, a copy does
+    not.
+    """
     error, last = job.error, job.attempts - 1
     if error and last > 0:
         try:
@@ -35,13 +41,6 @@ def _around(job: "Job") -> "Iterator[None]":
             except OSError as problem:
                 warn("job %s: its errors are not stored: %s", job.id, str(problem))
     yield
-
-
-errors_kept = layer_of(_around)
-errors_kept.__doc__ = """A layer: at the start of each attempt the error of the one before is added.
-
-Also `worker died (signal 9)`.  A job that is tried again by `retry` keeps them, a copy does not.
-"""
 
 
 def errors_of(job: "Job") -> list[tuple[int, str]]:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from ..errors import BadArgument
 from ..here import running
+from ..layers import layer_of
 from ..new import check_timeout
-from .layer import layer_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from ..after import is_label
 from ..errors import BadArgument, Discard
-from .layer import layer_of
+from ..layers import layer_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 import os
 from types import coroutine
 
+from ..layers import with_twin
 from ..log import warn
 
 TYPE_CHECKING = False
@@ -45,8 +46,7 @@ def profiled(folder: "str | os.PathLike[str]") -> "Layer":
         finally:
             _write(found, where, job)
 
-    profile.awaiting = awaiting  # type: ignore[attr-defined]
-    return profile
+    return with_twin(profile, awaiting)
 
 
 @coroutine

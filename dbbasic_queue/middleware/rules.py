@@ -3,10 +3,10 @@
 from contextlib import contextmanager
 
 from ..errors import BadArgument, Discard, Retry, Snooze, in_seconds
+from ..layers import layer_of
 from ..log import warn
 from ..new import check_attempts, parse_backoff
 from ..outcome import text_of
-from .layer import layer_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@ import logging
 from contextlib import contextmanager
 
 from ..errors import Discard, JobTimeout, Killed, Retry, Snooze, Stopped
+from ..layers import layer_of
 from ..log import warn
 from ..outcome import text_of
 from ..run import clock
 from ..tsv import visible
-from .layer import layer_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

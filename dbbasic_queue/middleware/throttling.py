@@ -14,8 +14,8 @@ from ..errors import BadArgument, Snooze, in_seconds
 from ..files import read_all
 from ..flock import try_lock, unlock
 from ..here import queue_here
+from ..layers import layer_of
 from ..tsv import dump
-from .layer import layer_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
