@@ -1,9 +1,8 @@
 """Jobs one after the other: all rows are added at once, and each waits for the one before."""
 
 from . import group
-from .after import as_cell, is_callback, parse
-from .errors import BadArgument, UnknownJob
-from .here import current_job, queue_here
+from .after import as_cell, is_callback
+from .here import queue_here
 from .job import new_ids
 from .queue import Queue
 
@@ -97,21 +96,7 @@ def previous_results(*, queue_file: Queue | None = None) -> "list[Any]":
     Of a group, as `then` waits for one, those of its completed jobs.  BadArgument when it has
     waited for none, UnknownJob when one of them is gone.
     """
-    job, queue = current_job(), queue_here(queue_file)
-    conditions = parse(job.after) if job.after else []
-    if not conditions:
-        raise BadArgument(f"job {job.id} of type {job.type} has waited for no other job")
-    found = []
-    for condition in conditions:
-        if condition.group:
-            every = group.members(queue, condition.group)
-            found += [one.result for one in every if one.status == "completed"]
-    for id in [id for condition in conditions for id in condition.ids]:
-        before = queue.get(id)
-        if before is None:
-            raise UnknownJob(f"{queue.path}: no job has the id {id}, for which {job.id} waited")
-        found.append(before.result)
-    return found
+    return [before.result for before in group.waited_for(queue_here(queue_file))]
 
 
 def previous_result(*, queue_file: Queue | None = None) -> "Any":

@@ -9,7 +9,7 @@ import json
 import os
 import time
 
-from .after import is_callback, is_label, named
+from .after import is_callback, is_label, named, parse
 from .beside import is_folder, open_regular
 from .disk import unhurried
 from .edit import Edit
@@ -179,6 +179,28 @@ def add(queue: Queue, given: "list[dict[str, Any]]", what: str) -> "list[Job]":
 
 
 # --- reading
+
+
+def waited_for(queue: Queue) -> list[Job]:
+    """Return the jobs that the job which runs here has waited for, of groups the completed ones.
+
+    BadArgument when it has waited for none, UnknownJob when one of them is gone.
+    """
+    job = current_job()
+    conditions = parse(job.after) if job.after else []
+    if not conditions:
+        raise BadArgument(f"job {job.id} of type {job.type} has waited for no other job")
+    found: list[Job] = []
+    for condition in conditions:
+        if condition.group:
+            every = members(queue, condition.group)
+            found += [one for one in every if one.status == "completed"]
+    for id in [id for condition in conditions for id in condition.ids]:
+        before = queue.get(id)
+        if before is None:
+            raise UnknownJob(f"{queue.path}: no job has the id {id}, for which {job.id} waited")
+        found.append(before)
+    return found
 
 
 def rows(queue: Queue, group: str) -> "Iterator[Job]":

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .job import Job
 
     # One text with keys between commas or spaces, or several; None: $DBBASIC_QUEUE_KEY.
-    Given = str | Iterable[str] | None
+    Texts = str | Iterable[str] | None
 
 VARIABLE = "DBBASIC_QUEUE_KEY"
 PAUSE = 60  # seconds until a job whose key is missing is looked at again
@@ -57,7 +57,7 @@ class Key:
 class Keys:
     """Several keys: the first one seals and signs, each of them opens and verifies."""
 
-    def __init__(self, given: "Given" = None) -> None:
+    def __init__(self, given: "Texts" = None) -> None:
         where = f"${VARIABLE}" if given is None else "keys="
         given = os.environ.get(VARIABLE, "") if given is None else given
         texts = re.split(r"[,\s]+", given.strip(", \t\n")) if isinstance(given, str) else [*given]
@@ -79,10 +79,13 @@ class Keys:
         return self.all[0]
 
 
+if TYPE_CHECKING:
+    Given = Texts | Keys
+
 _of_environment: "tuple[str, Keys] | None" = None
 
 
-def keys_of(given: "Given | Keys") -> Keys:
+def keys_of(given: "Given") -> Keys:
     """Return keys; those of the environment are looked up at each call."""
     global _of_environment
     if isinstance(given, Keys):

@@ -13,7 +13,7 @@ from .errors import BadArgument, Discard, Retry, Snooze
 from .job import Job
 from .layers import with_twin
 from .log import traceback_of
-from .tsv import dump, escape, load
+from .tsv import COLUMNS, dump, escape, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,10 +31,7 @@ VARIABLE = "DBBASIC_QUEUE_REDACT"
 HIDDEN = "***"
 _PIECE = 5  # characters: a piece of a hidden value that is as long is hidden too
 _MOST = 100_000  # characters of hidden values that are looked for piece by piece
-_STAY = frozenset(
-    "id type status created_at run_at attempts queue priority max_attempts timeout backoff worker"
-    " after group started_at finished_at sensitive signature".split()
-)
+_STAY = {*COLUMNS, COLUMN, "signature"} - {"payload", "result", "error"}
 
 
 def sensitive(*names: str) -> "dict[str, str]":

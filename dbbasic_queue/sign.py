@@ -85,7 +85,7 @@ def verifying(keys: "Given" = None, *, all: bool = True, besides: "Iterable[str]
     to remove it is enough to change the job.  `besides`: types that need none, as `schedule`, of
     which anybody who can write the file may then add jobs.
     """
-    given = None if keys is None else Keys(keys)
+    given = None if keys is None else keys_of(keys)
     free = frozenset([besides] if isinstance(besides, str) else besides)
 
     @contextmanager

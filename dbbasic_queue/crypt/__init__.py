@@ -39,7 +39,7 @@ def seal(
     payload: "Any" = None,
     run_at: "When" = None,
     *,
-    keys: "Given | Keys" = None,
+    keys: "Given" = None,
     id: str | None = None,
     **given: "Any",
 ) -> "dict[str, Any]":
@@ -68,7 +68,7 @@ def enqueue_sealed(
     payload: "Any" = None,
     run_at: "When" = None,
     *,
-    keys: "Given | Keys" = None,
+    keys: "Given" = None,
     queue_file: "Queue | None" = None,
     **given: "Any",
 ) -> str:
@@ -76,7 +76,7 @@ def enqueue_sealed(
     return queue_here(queue_file).enqueue(**seal(job_type, payload, run_at, keys=keys, **given))
 
 
-def digest(text: str, keys: "Given | Keys" = None) -> str:
+def digest(text: str, keys: "Given" = None) -> str:
     """Return what stands for a text, such as a key made of arguments, and tells nothing of it.
 
     It is the same for the same text and first key.

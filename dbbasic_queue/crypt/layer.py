@@ -37,7 +37,7 @@ SealedError.__module__ = __package__ or ""
 
 
 def unsealing(
-    keys: "Given | Keys" = None, *, queues: "Iterable[str] | None" = None, all: bool = False
+    keys: "Given" = None, *, queues: "Iterable[str] | None" = None, all: bool = False
 ) -> "Layer":
     """Return a layer in which handlers see sealed jobs in plain; their outcomes are sealed again.
 

@@ -1,9 +1,7 @@
 """Sealed jobs for programs that have the key: opened, and the results of the jobs before."""
 
 from .. import group
-from ..after import parse
-from ..errors import BadArgument, UnknownJob
-from ..here import current_job, queue_here
+from ..here import queue_here
 from ..keys import keys_of
 from .token import NotOpened, columns_of, open_cell
 
@@ -12,11 +10,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ..job import Job
-    from ..keys import Given, Keys
+    from ..keys import Given
     from ..queue import Queue
 
 
-def opened(job: "Job", keys: "Given | Keys" = None) -> "Job":
+def opened(job: "Job", keys: "Given" = None) -> "Job":
     """Return a job whose sealed cells are plain: payload, result, error, steps; nothing is written.
 
     Plain cells stay as they are.  KeyMissing, or NotOpened for a cell that was changed.
@@ -35,21 +33,7 @@ def previous_results(keys: "Given" = None, *, queue_file: "Queue | None" = None)
     As those of `chain.previous_results`, which gives them sealed; each is checked to be the result
     of just that job.
     """
-    job, queue = current_job(), queue_here(queue_file)
-    conditions = parse(job.after) if job.after else []
-    if not conditions:
-        raise BadArgument(f"job {job.id} of type {job.type} has waited for no other job")
-    before = []
-    for condition in conditions:
-        if condition.group:
-            every = group.members(queue, condition.group)
-            before += [one for one in every if one.status == "completed"]
-    for id in [id for condition in conditions for id in condition.ids]:
-        found = queue.get(id)
-        if found is None:
-            raise UnknownJob(f"{queue.path}: no job has the id {id}, for which {job.id} waited")
-        before.append(found)
-    return [opened(one, keys).result for one in before]
+    return [opened(before, keys).result for before in group.waited_for(queue_here(queue_file))]
 
 
 def previous_result(keys: "Given" = None, *, queue_file: "Queue | None" = None) -> "Any":

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Made = dict[tuple[bytes, bytes, str, bytes], bytes]
 
 
-def reseal(keys: "Given" = None, queue_file: "Queue | None" = None) -> tuple[int, int]:
+def reseal(keys: "Given" = None, *, queue_file: "Queue | None" = None) -> tuple[int, int]:
     """Seal what is under another key under the first one; return how many jobs were, and were left.
 
     Rows of every status but processing, in the queue and in its archive; those whose key is missing

@@ -9,7 +9,7 @@ import re
 
 from ..errors import QueueError
 from ..keys import Key, Keys
-from ..tsv import dump, load
+from ..tsv import COLUMNS, dump, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..job import Job
 
 JSON = ("payload", "result")
+_NEVER = {*COLUMNS} - {*JSON, "error"}
 _VERSION = b"1"
 _TEXT = re.compile(r"(?:[A-Za-z_][\w.]*: )?sealed ([0-9a-f]{8}) ([\w=-]+)", re.ASCII)
 _TOKEN = re.compile(r"[\w=-]+", re.ASCII)
@@ -109,11 +110,4 @@ def _place(bound: "list[bytes]") -> str:
 
 def columns_of(job: "Job") -> "list[str]":
     """Return the columns of a job that may hold something sealed, those in use."""
-    own = [name for name in job.columns_in_use() if name not in _NEVER]
-    return sorted(own)
-
-
-_NEVER = frozenset(
-    "id type status created_at run_at attempts queue priority max_attempts timeout backoff worker"
-    " after group started_at finished_at".split()
-)
+    return sorted(job.columns_in_use() - _NEVER)

@@ -431,7 +431,7 @@ def tick_with_upkeep(folder):
 
 
 def change_the_key(folder):
-    reseal(KEYS[::-1], folder.queue())
+    reseal(KEYS[::-1], queue_file=folder.queue())
     folder.note("told", "sealed anew")
 
 
