@@ -88,6 +88,16 @@ class Stopped(BaseException):
     """Raised inside a handler at the second SIGTERM or SIGINT: the job goes back, uncharged."""
 
 
+def seconds_of(words: str) -> float:
+    """Return the seconds of 90, 90s, 5m, 2h, 7d or 2w; BadArgument for other words."""
+    import re
+
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)([smhdw]?)", words, re.ASCII)
+    if not found:
+        raise BadArgument(f"{words!r:.80} is no duration such as 90s, 5m, 2h, 7d")
+    return float(found[1]) * {"m": 60, "h": 3600, "d": 86400, "w": 604800}.get(found[2], 1)
+
+
 def in_seconds(duration: "float | timedelta") -> float:
     """Return a duration as seconds; BadArgument when it is negative or no duration."""
     seconds = duration.total_seconds() if hasattr(duration, "total_seconds") else duration

@@ -12,7 +12,7 @@ import time
 
 from .beside import make, open_queue, open_regular, unlink
 from .edit import Edit
-from .errors import BadArgument, QueueBusy, in_seconds
+from .errors import BadArgument, QueueBusy, in_seconds, seconds_of
 from .files import blocks, read_header, stamp_of
 from .hint import TENDED, is_tended
 from .job import Job, whole
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 FINISHED = ("completed", "failed", "cancelled")
 MOST = 50_000  # jobs of one edit, so that nobody waits long for the lock; the next edit goes on
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _LOOK = 60  # seconds after which a worker that goes on looks whether it is time again
 _PATIENCE = 1.0  # seconds that it waits for the lock
 _OWN = "keep"  # the column in which a job has words of its own
@@ -81,16 +80,10 @@ def seconds(what: str, how_long: "Any") -> float | None:
     """Return a duration in seconds, None for for_ever; BadArgument names `what` it is not."""
     if how_long == "for_ever":
         return None
-    if isinstance(how_long, str):
-        match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)([smhdw]?)", how_long, re.ASCII)
-        if not match:
-            text = "is no duration such as 12h or 7d, nor for_ever"
-            raise BadArgument(f"{what}={how_long!r:.80} {text}")
-        return float(match[1]) * _SECONDS[match[2]]
     try:
-        return in_seconds(how_long)
+        return seconds_of(how_long) if isinstance(how_long, str) else in_seconds(how_long)
     except BadArgument as error:
-        raise BadArgument(f"{what}: {error}") from None
+        raise BadArgument(f"{what}={error}, or for_ever") from None
 
 
 def _checked(what: "Any") -> str:

@@ -5,16 +5,17 @@ import re
 import time
 from datetime import datetime
 
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+from ..errors import BadArgument, seconds_of
+
 _EARLIEST = 100_000_000  # a smaller Unix time is a date without its dashes, or seconds from now
 
 
 def duration(text: str) -> float:
     """Return the seconds of 90, 90s, 5m, 2h, 1d or 2w."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", text, re.ASCII)
-    if not match:
-        raise argparse.ArgumentTypeError(f"{text!r:.80} is no duration such as 90s, 5m, 2h, 7d")
-    seconds = float(match[1]) * _SECONDS[match[2]]
+    try:
+        seconds = seconds_of(text)
+    except BadArgument as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return int(seconds) if seconds == int(seconds) else seconds
 
 
