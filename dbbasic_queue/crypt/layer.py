@@ -10,6 +10,7 @@ from ..errors import BadArgument, Discard, JobTimeout, Killed, Retry, Snooze, St
 from ..here import queue_here, running
 from ..job import encode
 from ..keys import PAUSE, Keys, keys_of, refuse_twice
+from ..layers import with_twin
 from ..outcome import text_of
 from ..tsv import dump, escape, load
 from .token import KeyMissing, NotOpened, columns_of, open_cell, parts, seal_cell
@@ -55,45 +56,38 @@ def unsealing(
             return None  # a layer around this one has opened it
         return _opened_for(job, given, refuses_plain=all or job.queue in labels)
 
+    # The handler's exception is dropped before another one is raised: else that would hold it.
     def unseal(job: "Job", call_next: "Callable[[Job], Any]") -> "Any":
         run = open_for_run(job)
         if run is None:
             return call_next(job)
-        inside = _opened.set(job.id)
         try:
-            result = call_next(job)
+            with run:
+                result = call_next(job)
         except BaseException as failure:
             caught = failure
         else:
             return run.sealed_result(result)
-        finally:
-            _opened.reset(inside)
-            run.close()
         ended = run.instead_of(caught)
-        del caught  # so that no frame of the new traceback holds it
+        del caught
         raise ended
 
     async def awaiting(job: "Job", call_next: "Callable[[Job], Any]") -> "Any":
         run = open_for_run(job)
         if run is None:
             return await call_next(job)
-        inside = _opened.set(job.id)
         try:
-            result = await call_next(job)
+            with run:
+                result = await call_next(job)
         except BaseException as failure:
             caught = failure
         else:
             return run.sealed_result(result)
-        finally:
-            _opened.reset(inside)
-            run.close()
         ended = run.instead_of(caught)
         del caught
         raise ended
 
-    layer: Any = unseal
-    layer.awaiting = awaiting
-    return layer  # type: ignore[no-any-return]
+    return with_twin(unseal, awaiting)
 
 
 def _opened_for(job: "Job", given: "Keys | None", *, refuses_plain: bool) -> "Unsealed | None":
@@ -143,6 +137,20 @@ class Unsealed:
             one.run_with(payload, self._recording(before))
         if self._attempt is not None:
             self._attempt.payload = payload
+        self._inside = _opened.set(job.id)
+
+    def __enter__(self) -> None:
+        """Its layers and its handler come now."""
+
+    def __exit__(self, *error: object) -> None:
+        """Let the job be as its row is again."""
+        _opened.reset(self._inside)
+        for one, before in self._before:
+            one.alter(self._sealed)
+            one.run_with(before.payload, before.record)
+        if self._attempt is not None:
+            self._attempt.payload = self._before[0][1].payload
+            _alone(self._attempt.ending)
 
     def _recording(self, before: "Job") -> "Callable[..., None]":
         def record(**cells: "Any") -> None:
@@ -179,15 +187,6 @@ class Unsealed:
                 ours = self._attempt is not None and failure is self._attempt.ending
                 return _alone(failure) if ours or not failure.args else kind(sealed)
         return SealedError(sealed)
-
-    def close(self) -> None:
-        """Let the job be as its row is again."""
-        for one, before in self._before:
-            one.alter(self._sealed)
-            one.run_with(before.payload, before.record)
-        if self._attempt is not None:
-            self._attempt.payload = self._before[0][1].payload
-            _alone(self._attempt.ending)
 
 
 def _alone(failure: BaseException) -> BaseException:
