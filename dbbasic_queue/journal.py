@@ -1,5 +1,4 @@
-"""A worker is a file: its kernel lock says that it lives, its lines say what it has started and
-finished.
+"""A worker is a file: its kernel lock says that it lives, its lines what it started and ended.
 
 `queue.tsv.d/workers/ID.tsv`: the first line names the worker, each further line is
 
@@ -318,6 +317,12 @@ def worker_of(job: Job) -> tuple[str, int]:
     if not id or id.startswith(".") or not LABEL.issuperset(id):
         return "", 0
     return (id, int(k)) if k.isdecimal() and k.isascii() and len(k) < 20 else ("", 0)
+
+
+def pid_of(worker: str) -> int:
+    """Return the process of a worker, as its id (NAME-PID-CHANCE) says; 0 where that says none."""
+    pid = worker.split("-")[-2:-1]
+    return int(pid[0]) if pid and pid[0].isdecimal() else 0
 
 
 def overlay(job: Job, lines: "Iterable[Line]", k: int) -> tuple[Job, bool]:

@@ -55,6 +55,7 @@ class Attempt:
         claimed.forget_payload()  # what is done to it there stays there; and memory is dear
         self.started_at = now()
         self.recorded: Cells = {}
+        self.memory: dict[str, Any] = {}  # what features keep, by their module; it goes with this
         self.timeout = timeout or 0.0
         if timeout:
             self.ending = JobTimeout(f"timed out after {timeout:g} s")

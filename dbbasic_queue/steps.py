@@ -24,6 +24,7 @@ from typing import NamedTuple
 from .errors import BadArgument, BadRow, NotStored
 from .here import current_job, running
 from .job import encode
+from .journal import pid_of, worker_of
 from .layers import is_async
 from .log import warn
 from .run import clock
@@ -203,7 +204,7 @@ class _Run:
     """What one run knows of its steps: results as JSON, by name."""
 
     def __init__(self, pid: int) -> None:
-        self.pid = pid
+        self.pid = pid  # of the worker, 0 where it is not known
         self.mutex = threading.RLock()  # a handler may have threads
         self.awaited: set[str] = set()
         self.checkpoint: bytes | None = None
@@ -292,11 +293,10 @@ def _run_here() -> _Run | None:
     attempt = running.get(None)
     if attempt is None:
         return None
-    run: _Run | None = vars(attempt).get(__name__)  # it goes when the attempt goes
+    run: _Run | None = attempt.memory.get(__name__)
     if run is None:
-        pid = attempt.mark.rpartition(b".")[0].split(b"-")[-2:-1]  # of its worker: NAME-PID-CHANCE
-        new = _Run(int(pid[0]) if pid and pid[0].isdigit() else 0)
-        run = vars(attempt).setdefault(__name__, new)
+        new = _Run(pid_of(worker_of(attempt.claimed)[0]))
+        run = attempt.memory.setdefault(__name__, new)  # a thread of the handler may be quicker
     if run.pid not in (0, os.getpid()):
         raise BadArgument(
             f"job {attempt.job.id} runs in another process: a child that its handler forked stores"
