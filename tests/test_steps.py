@@ -13,19 +13,20 @@ import weakref
 
 import pytest
 
-from dbbasic_queue import Discard, Queue, Snooze, current_job, journal, steps
+from dbbasic_queue import Discard, Queue, Snooze, current_job, journal
 from dbbasic_queue.errors import BadArgument, NotStored
 from dbbasic_queue.here import running
 from dbbasic_queue.steps import (
-    LONGEST,
-    MOST,
     Progress,
     checkpoint,
     last_checkpoint,
+    once,
     progress,
     progress_of,
+    progressing,
     step,
 )
+from dbbasic_queue.steps.once import LONGEST, MOST
 
 
 def forked(does):
@@ -228,7 +229,7 @@ def test_what_is_no_function_is_an_error():
 
 
 def test_too_many_steps_and_too_long_ones_are_errors_that_say_the_remedy(queue, monkeypatch):
-    monkeypatch.setattr(steps, "MOST", 3)
+    monkeypatch.setattr(once, "MOST", 3)
 
     def many(payload):
         for n in range(4):
@@ -389,7 +390,7 @@ def test_a_layer_may_replace_the_cells_and_what_is_recorded(queue):
 
 def test_a_disk_without_room_fails_a_step_and_a_checkpoint_and_not_progress(queue, monkeypatch):
     monkeypatch.setattr(journal, "_PAUSES", [0])
-    monkeypatch.setattr(steps, "PAUSE", 0)
+    monkeypatch.setattr(progressing, "PAUSE", 0)
     big = "x" * 200_000  # more than what is reserved
 
     def handler(payload):
