@@ -210,7 +210,7 @@ def forget(file: "QueueFile") -> None:
 
 
 def is_tended(path: str) -> bool:
-    """Whether the upkeep of `keep=` was done within the last hour; a stamp of the future is none."""
+    """Whether the upkeep of `keep=` was done within the last hour, and not in the future."""
     try:
         return 0 <= time.time() - os.stat(os.path.realpath(path) + ".d/upkeep").st_mtime < TENDED
     except OSError:
