@@ -137,6 +137,8 @@ def archives(file: "QueueFile") -> list[str]:
         names = sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise QueueError(f"{folder}: cannot be read: {error.strerror}") from error
     return [os.path.join(folder, name) for name in names if name.endswith(".tsv")]
 
 

@@ -24,6 +24,10 @@ NOT_YET = 2_000_000_000
 ran = []
 
 
+def nothing():
+    return None
+
+
 @pytest.fixture(autouse=True)
 def nothing_ran_yet():
     ran.clear()
@@ -464,15 +468,15 @@ def generates():
         ({}, 7, "no plain function"),
         ({}, generates, "no plain function"),
         ({}, type("NoHandle", (), {}), "no handle"),
-        ({"queue": "a b"}, print, "queue='a b'"),
-        ({"priority": "high"}, print, "priority='high'"),
-        ({"max_attempts": 0}, print, "max_attempts=0"),
-        ({"timeout": -1}, print, "timeout=-1"),
-        ({"backoff": "slow"}, print, "backoff='slow'"),
-        ({"unique": 7}, print, "unique=7"),
-        ({"unique_for": 60}, print, "unique_for=60"),
-        ({"unique": True, "unique_for": -1}, print, "-1"),
-        ({"middleware": [7]}, print, "middleware="),
+        ({"queue": "a b"}, nothing, "queue='a b'"),
+        ({"priority": "high"}, nothing, "priority='high'"),
+        ({"max_attempts": 0}, nothing, "max_attempts=0"),
+        ({"timeout": -1}, nothing, "timeout=-1"),
+        ({"backoff": "slow"}, nothing, "backoff='slow'"),
+        ({"unique": 7}, nothing, "unique=7"),
+        ({"unique_for": 60}, nothing, "unique_for=60"),
+        ({"unique": True, "unique_for": -1}, nothing, "-1"),
+        ({"middleware": [7]}, nothing, "middleware="),
     ],
 )
 def test_what_cannot_be_a_task_is_refused_where_it_stands(tasks, options, function, says):
@@ -1029,7 +1033,7 @@ def test_a_task_in_the_place_of_its_handler_makes_the_call_of_its_payload(queue)
 
 def test_a_task_has_columns_of_its_own_and_of_one_call(queue):
     tasks = Tasks()
-    send = tasks.task(name="send", columns={"tenant": "acme"}, queue_file=queue)(print)
+    send = tasks.task(name="send", columns={"tenant": "acme"}, queue_file=queue)(nothing)
 
     one, other = send.enqueue(), send.using(columns={"color": "red"}).enqueue()
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 SHOWN = 80  # characters of a bad line
 # Columns that features bring.
 OURS = (
-    "unique", "about", "on_failure", "cpu_seconds", "peak_mb", "signature", "sensitive"
+    "unique", "about", "on_failure", "cpu_seconds", "peak_mb", "signature", "sensitive", "steps",
+    "checkpoint", "progress", "errors", "tags", "needs", "expires_at", "keep",
 )  # fmt: skip
 EDITOR = "put it right in an editor"
 _MARKS = {

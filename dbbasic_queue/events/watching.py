@@ -31,7 +31,9 @@ class Watch:
         until: "Callable[[], object] | None",
     ) -> None:
         if unknown := [word for word in events if word not in EVENTS]:
-            raise BadArgument(f"watch({unknown[0]!r:.80}): none of {', '.join(EVENTS)}")
+            raise BadArgument(
+                f"watch({unknown[0]!r:.80}): none of {', '.join(EVENTS)}; a Queue is queue_file="
+            )
         self._wants = events, type, queue
         self._ends = None if timeout is None else clock() + in_seconds(timeout)
         self._until = until
