@@ -102,6 +102,7 @@ def test_only_a_job_that_a_live_worker_has_can_be_ended(queue, start):
     assert queue.get(pending).status == "pending"
 
 
+@pytest.mark.soak
 def test_a_request_to_end_an_earlier_run_does_not_end_a_later_one(queue):
     runs = []
 
@@ -169,6 +170,7 @@ def test_a_job_that_is_to_end_is_not_tried_again_whatever_its_handler_makes_of_i
     assert (queue.get(id).status, queue.get(id).error) == ("cancelled", "ended on request")
 
 
+@pytest.mark.soak
 def test_stop_returns_who_is_left_and_what_it_runs(queue, start):
     id = queue.enqueue("sleep", 0.4)
     child = start(run_for=60, name="mailer")

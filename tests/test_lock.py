@@ -107,6 +107,7 @@ def test_an_edit_keeps_a_shells_flock_out():
     assert (held, free) == (1, 0)
 
 
+@pytest.mark.soak
 def test_anybodys_file_lock_keeps_every_verb_out():
     id = queue().enqueue("note")
     one = queue(lock_timeout=0.05)

@@ -364,6 +364,7 @@ def until(true, seconds=20):
         time.sleep(0.02)
 
 
+@pytest.mark.soak
 def test_an_idle_worker_with_concurrency_takes_what_comes(queue):
     def add():
         for _ in range(3):

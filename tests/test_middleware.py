@@ -471,6 +471,7 @@ def test_a_run_that_takes_too_long_is_ended_and_fails(queue, way):
     assert (job.status, job.error) == ("failed", "timed out after 0.05 s")
 
 
+@pytest.mark.soak
 def test_in_a_pool_a_run_that_hears_nothing_is_killed_when_its_limit_is_over(queue, monkeypatch):
     monkeypatch.setattr(pool, "_TOO_LATE", 0.05)
 

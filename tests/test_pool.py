@@ -113,6 +113,7 @@ def all_at_once(tmp_path_factory):
         yield begun
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("bad", ERRORS)
 def test_a_handler_that_never_comes_back_hurts_only_itself(all_at_once, bad):
     queue, victim, others, child = all_at_once[bad]
@@ -204,6 +205,7 @@ def wait_until(true, seconds=20):
         time.sleep(0.02)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_the_workers_of_a_supervisor_that_ends_stop_after_their_job(
     queue, run_python, tmp_path, number
@@ -226,6 +228,7 @@ def test_the_workers_of_a_supervisor_that_ends_stop_after_their_job(
     assert {queue.get(one).attempts for one in ids} <= {0, 1}
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("grace, signals", [(0.2, 1), (None, 2)])
 def test_p16_a_job_that_hears_nothing_goes_back_uncharged_when_the_grace_is_over(
     queue, run_python, tmp_path, grace, signals

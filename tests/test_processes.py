@@ -506,6 +506,7 @@ def run_beside(children, handlers, **options):
     return child
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("before", [0, 30])
 def test_a_long_job_does_not_hold_up_the_hundred_behind_it(before, children):
     """The first worker may have claimed some of them together with the long one."""
@@ -525,6 +526,7 @@ def test_a_long_job_does_not_hold_up_the_hundred_behind_it(before, children):
     assert max(effects().values()) == 1
 
 
+@pytest.mark.soak
 def test_what_a_long_job_holds_up_is_seen_as_pending_again_within_two_seconds(children):
     jobs = [("effect", n) for n in range(30)] + [("long", None)] + [("effect", n) for n in range(9)]
     ids = queue().enqueue_many(jobs)
@@ -534,6 +536,7 @@ def test_what_a_long_job_holds_up_is_seen_as_pending_again_within_two_seconds(ch
     until(lambda: counts() == {"completed": 30, "processing": 1, "pending": 9}, 3)
 
 
+@pytest.mark.soak
 def test_a_long_job_in_one_queue_delays_none_in_another_by_more_than_0_3_seconds(children):
     def seconds_until_it_ran():
         begun = time.monotonic()

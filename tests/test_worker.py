@@ -896,6 +896,7 @@ def test_with_run_for_a_new_job_starts_within_a_fifth_of_a_second_at_little_cost
     assert cpu < 0.2
 
 
+@pytest.mark.soak
 def test_with_run_for_a_scheduled_job_and_one_that_was_not_admitted_start_in_time(queue):
     started = {}
     begun = time.monotonic()
@@ -918,6 +919,7 @@ def test_with_run_for_a_scheduled_job_and_one_that_was_not_admitted_start_in_tim
     assert time.monotonic() - begun < 2
 
 
+@pytest.mark.soak
 def test_run_for_ends_a_worker_that_is_never_idle(queue):
     def again(payload):
         queue.enqueue("t")
@@ -1724,6 +1726,7 @@ def test_a_time_limit_in_another_thread_leaves_a_traced_program_running(queue, r
     assert queue.counts()["completed"] >= 1
 
 
+@pytest.mark.soak
 def test_a_quick_job_is_not_hit_by_a_time_limit(queue):
     ids = queue.enqueue_many([{"job_type": "t", "timeout": 0.3} for _ in range(60)])
 
