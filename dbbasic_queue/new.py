@@ -114,6 +114,9 @@ def _check_type(job_type: "Any") -> None:
 
 
 def _with_columns(job: Job, columns: "Mapping[str, str]") -> Job:
+    if not hasattr(columns, "items"):
+        text = "is no mapping of names to texts: several are joined as {**one, **other}"
+        raise BadArgument(f"columns={columns!r:.80} {text}")
     for name, value in columns.items():
         if not isinstance(value, str):
             raise BadArgument(f"columns={{{check_column(name)!r}: {value!r:.80}}}: a cell is text")

@@ -116,14 +116,22 @@ def page(job: "Job", now: float, *, plain: bool = False) -> "list[tuple[str, str
             text = json.dumps(value, indent=2, ensure_ascii=False)
         elif value is None or value == "":
             continue
-        elif name.endswith("_at"):
-            text = f"{clock(value)}  ({value:.15g})"
+        elif name.endswith("_at") and (at := _time_in(value)) is not None:
+            text = f"{clock(at)}  ({at:.15g})"
         elif name == "status":
             text = f"{value}, {when(job, now)}"
         else:
             text = str(value)
         lines.append((name, text))
     return lines
+
+
+def _time_in(value: float | str) -> float | None:
+    """Return the Unix time that a cell says, None where a column of others says something else."""
+    if isinstance(value, str):
+        is_number = value.isascii() and value.replace(".", "", 1).isdigit()
+        return float(value) if is_number else None
+    return value
 
 
 def _holds_null(job: "Job", column: str) -> bool:

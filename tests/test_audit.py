@@ -296,5 +296,6 @@ def test_the_command_tells_a_jobs_history_with_a_trail_and_without(queue, path, 
 
     assert [one["event"] for one in told] == ["enqueued", "started", "failed"]
     assert [one["event"] for one in of_row] == ["enqueued", "started", "failed"]
+    assert [one["status"] for one in of_row] == ["pending", "processing", "failed"]
     assert told[2]["error"] == of_row[2]["error"] == "no\tsuch\nuser \x1b[31m"
     assert main(["--file", queue.path, "history", "0" * 16]) == 1

@@ -13,6 +13,7 @@ import threading
 import time
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -235,10 +236,16 @@ def test_enqueue_reads_the_payload_from_stdin(ask, queue, monkeypatch):
         ("work json:dumps", "no mapping"),
         ("work json:__dict__ --queue high,", "high,default"),
         ("work json:__dict__ --run-for 1s --forever", "not allowed with"),
+        ("list --tags shop", "--tags shop (see dbbasic-queue list --help)"),
+        ("work json:__dict__ --keep-by purge", "--keep STATUS=TIME"),
+        ("work json:__dict__ --options cli_options:ONE", "middleware=1 is no list of functions"),
         ("--file /dev/null enqueue mail", "is not a regular file"),
     ],
 )
-def test_wrong_usage_is_one_line_and_status_2(ask, queue, words, says):
+def test_wrong_usage_is_one_line_and_status_2(ask, queue, monkeypatch, words, says):
+    options = SimpleNamespace(ONE={"middleware": 1})
+    monkeypatch.setitem(sys.modules, "cli_options", options)
+
     answer = ask(words)
 
     assert answer.status == 2
@@ -388,6 +395,19 @@ def test_show_has_everything(ask, queue):
     assert re.search(r"^tenant +acme$", answer.out, re.M)
     assert re.search(r"^error +first\n +second$", answer.out, re.M)
     assert re.search(r'^payload +\{\n +"to": \[\n +"ada"\n +\]\n +\}$', answer.out, re.M)
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown"),
+    [("1795384252", r"2026-11-2\d .* \(1795384252\)"), ("noon", "noon"), ("1.2.3", "1.2.3")],
+)
+def test_show_tells_a_column_of_others_that_ends_in_at(ask, queue, cell, shown):
+    job_id = queue.enqueue("mail", columns={"expires_at": cell})
+
+    answer = ask("show", job_id)
+
+    assert answer.status == 0
+    assert re.search(rf"^expires_at +{shown}$", answer.out, re.M)
 
 
 def test_show_as_json_has_every_column_with_its_type(ask, queue):

@@ -26,7 +26,8 @@ from dbbasic_queue import (
     sign,
 )
 from dbbasic_queue import chain as chains
-from dbbasic_queue.errors import BadArgument, JobTimeout, Killed, QueueError
+from dbbasic_queue.errors import BadArgument, BadRow, JobTimeout, Killed, QueueError
+from dbbasic_queue.middleware import errors_kept, errors_of
 from dbbasic_queue.steps import checkpoint, last_checkpoint, progress, step
 from dbbasic_queue.tasks import Tasks
 from dbbasic_queue.unique import enqueue_unique
@@ -419,6 +420,38 @@ def test_without_cryptography_the_error_says_what_to_install(monkeypatch):
 
     with pytest.raises(QueueError, match=r"pip install 'dbbasic-queue\[crypto\]'"):
         crypt.seal("mail", 1, keys=crypt.new_key())
+
+
+def test_without_cryptography_a_sealed_job_waits_and_is_not_charged(queue, monkeypatch):
+    job_id = crypt.enqueue_sealed("mail", 1, queue_file=queue)
+    monkeypatch.setitem(sys.modules, "cryptography.fernet", None)
+
+    queue.process_jobs(
+        {"mail": str}, 1, middleware=[crypt.unsealing(os.environ["DBBASIC_QUEUE_KEY"])]
+    )
+
+    job = queue.get(job_id)
+    assert (job.status, job.attempts) == ("pending", 0)
+    assert "pip install 'dbbasic-queue[crypto]'" in job.error
+
+
+def test_errors_that_are_sealed_say_how_they_are_read(queue):
+    tasks = Tasks()
+
+    @tasks.task(sealed=True, middleware=[errors_kept], backoff="none")
+    def number(text):
+        return int(text)
+
+    job_id = number.enqueue("secret")
+
+    queue.process_jobs(tasks)
+    queue.process_jobs(tasks)
+
+    job = queue.get(job_id)
+    with pytest.raises(BadRow, match=r"crypt\.opened"):
+        errors_of(job)
+    [(attempt, error)] = errors_of(crypt.opened(job))
+    assert attempt == 1 and error.startswith("ValueError")
 
 
 def test_importing_the_feature_needs_no_cryptography(run_python):

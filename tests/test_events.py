@@ -10,7 +10,7 @@ import pytest
 from freezegun import freeze_time
 
 from dbbasic_queue import Discard, Queue, Snooze, current_job
-from dbbasic_queue.errors import Killed
+from dbbasic_queue.errors import BadArgument, Killed
 from dbbasic_queue.events import on_failure, only
 
 MODES = {"plain": {}, "side by side": {"concurrency": 3}, "pool": {"processes": 2}}
@@ -264,3 +264,15 @@ def test_only_passes_on_what_is_asked_for(queue):
     queue.enqueue("good", queue="b")
     queue.process_jobs(HANDLERS, listeners=[only(hear, queue="b")])
     assert heard[1:] == [("started", "good", "b"), ("completed", "good", "b")]
+
+
+@pytest.mark.parametrize("word", ["faild", "recoverd", ""])
+def test_a_word_that_is_no_event_is_an_error(word):
+    with pytest.raises(BadArgument, match=r"none of enqueued, .*, recovered"):
+        only(print, "failed", word)
+
+
+@pytest.mark.parametrize("call", [on_failure, only])
+def test_a_listener_of_no_function_is_an_error(call):
+    with pytest.raises(BadArgument, match="is no function"):
+        call(None)

@@ -444,6 +444,15 @@ def test_a_job_that_needs_more_is_left_for_a_worker_that_may(queue):
     assert permitted("a")(queue.get(less), None) is None  # it limits nothing there
 
 
+def test_permitted_as_a_layer_fails_the_job_and_names_the_layer_that_is_meant(queue):
+    job_id = queue.enqueue("t")
+
+    queue.process_jobs({"t": str}, 1, middleware=[permitted("a")])
+
+    assert queue.get(job_id).status == "failed"
+    assert "the layer is authorized" in queue.get(job_id).error
+
+
 @pytest.mark.parametrize("call", [needs, authorized, permitted])
 @pytest.mark.parametrize("word", ["", "two words", "a:b", None])
 def test_what_is_no_permission_is_an_error(call, word):

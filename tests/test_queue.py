@@ -894,3 +894,9 @@ def test_a_hard_link_is_refused_by_an_edit_and_not_cut_off(queue, tmp_path):
 
     assert queue.get(job_id).status == "pending"
     assert os.path.samefile(queue.path, tmp_path / "other-name.tsv")
+
+
+@pytest.mark.parametrize("columns", ["colour", ({"a": "b"}, {"c": "d"})])
+def test_columns_that_are_no_mapping_are_refused(queue, columns):
+    with pytest.raises(BadArgument, match="is no mapping"):
+        queue.enqueue("t", columns=columns)

@@ -639,7 +639,8 @@ def test_wait_says_when_it_is_too_late_and_what_is_unknown(default, capfd):
     unknown = ask(capfd, "wait 0123456789abcdef")
 
     assert (late[0], unknown[0]) == (124, 1)
-    assert "is pending" in late[2] and "no job has the id" in unknown[2]
+    assert late[2].endswith("is pending after 0 s\n")
+    assert "no job has the id" in unknown[2]
 
 
 def test_a_schedule_adds_commands(default, capfd):

@@ -1039,3 +1039,20 @@ def test_a_task_has_columns_of_its_own_and_of_one_call(queue):
 
     assert [queue.get(id).cell("tenant") for id in (one, other)] == ["acme", "acme"]
     assert [queue.get(id).cell("color") for id in (one, other)] == ["", "red"]
+
+
+def test_a_method_is_refused_when_it_is_made_a_task(tasks):
+    with pytest.raises(BadArgument, match="a class with handle"):
+
+        class Shop:
+            @tasks.task
+            def close(self, day):
+                pass
+
+
+def test_a_function_that_calls_its_argument_self_is_a_task(tasks):
+    @tasks.task
+    def greet(self):
+        pass
+
+    assert "greet" in tasks

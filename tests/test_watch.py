@@ -612,3 +612,9 @@ def test_the_command_ends_with_its_reader_and_at_ctrl_c(queue, run_python):
     child.stdout.close()
     queue.enqueue("good")
     assert child.wait() == 0
+
+
+@pytest.mark.parametrize("since", ["1 day", "60", True])
+def test_since_is_a_unix_time(queue, since):
+    with pytest.raises(BadArgument, match=r"time\.time\(\) - 3600"):
+        watch(since=since, queue_file=queue)

@@ -43,7 +43,10 @@ def parse(argv: "Sequence[str]") -> argparse.Namespace:
     if "--" in argv and "enqueue" in argv[: argv.index("--")]:
         at = argv.index("--")
         before, dashes, command = argv[:at], "--", argv[at + 1 :]
-    given = parser().parse_args(before)
+    given, unknown = parser().parse_known_args(before)
+    if unknown:
+        its = f"{PROGRAM} {given.command} --help"
+        raise Usage(f"unrecognized arguments: {' '.join(unknown)} (see {its})")
     given.argv = list(command) if dashes else None
     return given
 

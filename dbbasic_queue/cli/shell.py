@@ -128,9 +128,13 @@ def wait(queue: Queue, given: "Namespace", out: Output) -> int:
         try:
             left = None if until is None else max(0.0, until - time.monotonic())
             job = queue.wait(id, left)
-        except (TimeoutError, QueueError) as problem:
+        except TimeoutError as problem:  # it names what was left of the time
+            tell(f"{str(problem).rpartition(' after ')[0]} after {given.timeout:g} s")
+            status = TOO_LATE
+            continue
+        except QueueError as problem:
             tell(str(problem))
-            status = TOO_LATE if isinstance(problem, TimeoutError) else 1
+            status = 1
             continue
         ended.append(document(job))
         if job.status != "completed":

@@ -105,7 +105,8 @@ def _of_row(queue: Queue, id: str) -> "list[dict[str, Any]]":
     return [
         {
             "time": at, "event": event, "id": job.id, "type": job.type, "queue": job.queue,
-            "attempt": 0 if event == "enqueued" else job.attempts, "status": job.status,
+            "attempt": 0 if event == "enqueued" else job.attempts,
+            "status": {"enqueued": "pending", "started": "processing"}.get(event, job.status),
             "worker": job.worker or "" if event != "enqueued" else "", "by": "",
             "error": job.error or "" if event == job.status else "",
         }

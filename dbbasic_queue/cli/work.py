@@ -124,10 +124,16 @@ def arguments_of(given: "Namespace") -> "dict[str, Any]":
     known = signature(Queue.process_jobs).parameters
     if unknown := [name for name in options if name not in known or name in ("self", "handlers")]:
         raise BadArgument(f"{given.options}: process_jobs has no argument {unknown[0]!r:.80}")
+    for name in ("middleware", "listeners", "admit"):
+        if name in options and not hasattr(options[name], "__iter__"):
+            text = f"{name}={options[name]!r:.80} is no list of functions"
+            raise BadArgument(f"{given.options}: {text}")
     for name, value in flags.items():
         if value != known[name].default and name in options:
             raise BadArgument(f"{given.options} says {name} too: give it once")
         options.setdefault(name, value)
+    if given.keep_by == "purge" and options["keep"] is None:
+        raise BadArgument("--keep-by purge says where, --keep STATUS=TIME what: give both")
     if given.load is not None:
         options["admit"] = [*options.get("admit", ()), shell.quiet(given.load)]
     return options

@@ -1,8 +1,9 @@
 """Sealed jobs: payload, result, error and steps of a job are encrypted in the file.
 
-`enqueue_sealed` seals, the layer `unsealing` opens a job for its handler.  Everything else of the
-row (type, status, times, queue) stays plain, and so does how long a payload is.  Keys are Fernet's,
-from $DBBASIC_QUEUE_KEY or `keys=`; the package `cryptography` is imported when one is used.
+`enqueue_sealed` seals, the layer `unsealing` opens a job for its handler; in a worker without it
+the handler gets `{"sealed": …}` for its payload.  Everything else of the row (type, status, times,
+queue) stays plain, and so does how long a payload is.  Keys are Fernet's, from $DBBASIC_QUEUE_KEY
+or `keys=`; the package `cryptography` is imported when one is used.
 """
 
 import hmac

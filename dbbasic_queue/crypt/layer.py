@@ -13,7 +13,7 @@ from ..keys import PAUSE, Keys, keys_of, refuse_twice
 from ..layers import with_twin
 from ..outcome import text_of
 from ..tsv import dump, escape, load
-from .token import KeyMissing, NotOpened, columns_of, open_cell, parts, seal_cell
+from .token import CipherMissing, KeyMissing, NotOpened, columns_of, open_cell, parts, seal_cell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ def unsealing(
     """Return a layer in which handlers see sealed jobs in plain; their outcomes are sealed again.
 
     `keys`: all of them open, the first one seals; None takes $DBBASIC_QUEUE_KEY.  A job whose key
-    is missing goes back uncharged, and its `error` names the key.  One that was changed, or sealed
+    is missing goes back uncharged, and its `error` names the key; so does any sealed job where the
+    package `cryptography` is not installed.  Without this layer a handler gets the sealed payload
+    as it is in the file, and its job completes.  One that was changed, or sealed
     for another place, or whose id another row has, fails at once and keeps its payload.  `queues`:
     in these a plain job is refused, so that none can be put in the place of a sealed one; a worker
     of only these queues is what makes that sure.  `all=True`: every plain job.
@@ -102,7 +104,7 @@ def _opened_for(job: "Job", given: "Keys | None", *, refuses_plain: bool) -> "Un
         raise Snooze(PAUSE, str(problem)) from None
     try:
         plain = {name: cell for name in columns_of(job) if (cell := _plain(keys, job, name))}
-    except KeyMissing as missing:
+    except (KeyMissing, CipherMissing) as missing:
         raise Snooze(PAUSE, str(missing)) from None
     except NotOpened as refused:
         raise Discard(str(refused)) from None

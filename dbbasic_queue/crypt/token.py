@@ -32,14 +32,18 @@ class KeyMissing(NotOpened):
     """A cell is sealed with a key that is not among those given; the message has its name."""
 
 
+class CipherMissing(QueueError):
+    """The package `cryptography` is not installed here."""
+
+
 def cipher_of(key: Key) -> "Any":
-    """Return what seals with a key; QueueError where `cryptography` is missing."""
+    """Return what seals with a key; CipherMissing where `cryptography` is not there."""
     if key.cipher is None:
         try:
             from cryptography.fernet import Fernet
         except ImportError as problem:
             text = "sealed jobs need the package cryptography: pip install 'dbbasic-queue[crypto]'"
-            raise QueueError(text) from problem
+            raise CipherMissing(text) from problem
         key.cipher = Fernet(key.text)
     return key.cipher
 

@@ -34,6 +34,10 @@ class Watch:
             raise BadArgument(
                 f"watch({unknown[0]!r:.80}): none of {', '.join(EVENTS)}; a Queue is queue_file="
             )
+        if since is not None and (isinstance(since, bool) or not isinstance(since, (int, float))):
+            raise BadArgument(
+                f"watch(since={since!r:.80}) is no Unix time: an hour ago is time.time() - 3600"
+            )
         self._wants = events, type, queue
         self._ends = None if timeout is None else clock() + in_seconds(timeout)
         self._until = until

@@ -45,7 +45,7 @@ def errors_kept(job: "Job") -> "Iterator[None]":
 
 def errors_of(job: "Job") -> list[tuple[int, str]]:
     """Return (attempt, error) of the attempts that are over but for the last, whose error is
-    `job.error`; BadRow when the cell was spoilt.
+    `job.error`; BadRow when the cell was spoilt, or is sealed: then give `crypt.opened(job)`.
     """
     cell = job.cell("errors")
     try:
@@ -54,4 +54,7 @@ def errors_of(job: "Job") -> list[tuple[int, str]]:
             return []
         return [(int(attempt), str(error)) for attempt, error in found["errors"]]
     except (ValueError, TypeError, LookupError):
+        if cell.startswith("sealed "):
+            text = "its column errors is sealed: give errors_of what crypt.opened(job) returns"
+            raise BadRow(f"job {job.id}: {text}") from None
         raise BadRow(f"job {job.id}: its column errors cannot be read: {cell!r:.80}") from None

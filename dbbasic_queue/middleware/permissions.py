@@ -4,6 +4,7 @@ They keep a job away from a worker that is not meant for it, not from somebody w
 """
 
 from contextlib import contextmanager
+from types import FunctionType
 
 from ..after import is_label
 from ..errors import BadArgument, Discard
@@ -50,10 +51,15 @@ def authorized(*permissions: str, check: "Callable[[Job], bool] | None" = None) 
 
 
 def permitted(*permissions: str) -> "Admit":
-    """Return an `admit` function: jobs that need more than these are left for another worker."""
+    """Return an `admit` function: jobs that need more than these are left for another worker.
+
+    BadArgument where it is called as a layer: there it would run no job at all.
+    """
     has = frozenset(_checked(permissions))
 
     def admit(job: "Job", counts: "Counts") -> bool | None:
+        if isinstance(counts, FunctionType):  # the `call_next` of a layer
+            raise BadArgument("permitted(…) is for admit=[…]; the layer is authorized(…)")
         return None if has.issuperset(job.cell("needs").split()) else False
 
     return admit

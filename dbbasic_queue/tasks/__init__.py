@@ -126,11 +126,23 @@ class Tasks(dict[str, Callable[[Any], Any]]):
             self[task.name + FAILURE] = teller_of(task)
 
 
+def _is_method(function: Callable[..., Any]) -> bool:
+    """Whether a function stands in the body of a class and takes `self` or `cls` first."""
+    if not inspect.isfunction(function):
+        return False
+    outer = function.__qualname__.rpartition(".")[0]
+    takes = function.__code__.co_varnames[: function.__code__.co_argcount]
+    return bool(outer) and not outer.endswith("<locals>") and takes[:1] in (("self",), ("cls",))
+
+
 def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
     if not isinstance(function, type):
         if not callable(function) or inspect.isgeneratorfunction(function):
             text = "it is no plain function; a name is given as @task(name=…)"
             raise BadArgument(f"{function!r:.80} cannot be a task: {text}")
+        if _is_method(function):
+            text = "a method has no object in a worker; give a function, or a class with handle"
+            raise BadArgument(f"{_place(function)} cannot be a task: {text}")
         return function
     if not callable(getattr(function, "handle", None)):
         raise BadArgument(f"{_place(function)} cannot be a task: it has no handle(self)")
