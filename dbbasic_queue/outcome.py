@@ -6,7 +6,7 @@ import time
 from .errors import Discard, JobTimeout, Killed, Retry, Snooze, Stopped
 from .job import Job
 from .journal import now
-from .log import error_with, info, traceback_of, warn
+from .log import error, error_with, info, traceback_of, warn
 from .options import Options
 from .recover import ON_REQUEST, killed
 from .tsv import dump, escape
@@ -35,7 +35,7 @@ def completed(attempt: int, result: "Any") -> "Cells":
 def ended_by(failure: BaseException, job: Job, options: Options) -> "Cells":
     """Return the cells of a job whose handler raised, and log that with the whole traceback.
 
-    `job.attempts` counts this attempt.
+    `job.attempts` counts this attempt.  A Retry or Discard that nothing has caused says it all.
     """
     text, readable = text_of(failure)
     cells = _cells(failure, text, job, options)
@@ -43,6 +43,8 @@ def ended_by(failure: BaseException, job: Job, options: Options) -> "Cells":
     values = (job.id, job.type, job.attempts, job.worker or "", text)
     if isinstance(failure, (Snooze, KeyboardInterrupt, Stopped, Killed)):
         info(line, *values)
+    elif isinstance(failure, (Retry, Discard)) and not (failure.__cause__ or failure.__context__):
+        error(line, *values)
     else:
         error_with(line, values, traceback_of(failure, readable))
     return cells

@@ -324,10 +324,10 @@ class Queue:
         if not hasattr(handlers, "keys") or not hasattr(handlers, "__getitem__"):
             raise BadArgument(f"handlers={handlers!r:.80} is no mapping of types to functions")
         tend = None
-        if keep is not None:
+        if keep is not None or keep_by != "archive":
             from .upkeep import upkeep
 
-            tend = upkeep(self, keep, keep_by, (*self.listeners, *listeners))
+            tend = upkeep(self, keep or {}, keep_by, (*self.listeners, *listeners))
         if run_for is None and hint.idle_tick(self.path):
             return tend() if tend else None
         from .options import Options

@@ -81,6 +81,8 @@ def seconds(what: str, how_long: "Any") -> float | None:
     if how_long == "for_ever":
         return None
     try:
+        if isinstance(how_long, str) and how_long[-1:].isdigit():
+            raise BadArgument(f"{how_long!r:.80} has no unit such as s, m, h, d, w")
         return seconds_of(how_long) if isinstance(how_long, str) else in_seconds(how_long)
     except BadArgument as error:
         raise BadArgument(f"{what}={error}, or for_ever") from None

@@ -1032,3 +1032,23 @@ def test_sealing_and_opening_a_job_is_cheap(queue):
 
     assert (time.perf_counter() - began) / len(jobs) < 0.01
     assert json.dumps(jobs[0]["payload"])
+
+
+def test_work_and_run_open_what_a_key_of_the_environment_opens(tmp_path, monkeypatch):
+    from dbbasic_queue.cli import main
+
+    (tmp_path / "sealed_handlers.py").write_text("HANDLERS = {'x': lambda payload: payload['a']}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    key, other = crypt.new_key(), crypt.new_key()
+    monkeypatch.setenv("DBBASIC_QUEUE_KEY", key)
+    queue = Queue()
+    first, second = (crypt.enqueue_sealed("x", {"a": n}) for n in (1, 2))
+    foreign = crypt.enqueue_sealed("x", {"a": 3}, keys=[other])
+
+    assert main(["run", first, "sealed_handlers:HANDLERS"]) == 0
+    assert main(["work", "sealed_handlers:HANDLERS"]) == 0
+
+    assert [crypt.opened(queue.get(id)).result for id in (first, second)] == [1, 2]
+    assert crypt.sealed_with(queue.get(foreign)) == crypt.Keys(other).first.name
+    assert queue.get(foreign).error == "KeyError: 'a'"  # it came sealed, as to any handler

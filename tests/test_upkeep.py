@@ -367,3 +367,10 @@ def test_a_kill_at_any_moment_loses_and_doubles_nothing(tmp_path, run_python):
     ]
     assert len(archived) == len(set(archived))
     assert set(archived) | set(left(queue)) == set(ids)
+
+
+def test_a_duration_in_words_has_a_unit_and_keep_by_is_checked_without_keep(queue):
+    with pytest.raises(BadArgument, match="'7' has no unit"):
+        queue.process_jobs({}, keep={"completed": "7"})
+    with pytest.raises(BadArgument, match="keep_by='delete'"):
+        queue.process_jobs({}, keep_by="delete")

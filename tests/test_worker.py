@@ -2000,3 +2000,12 @@ def test_listeners_are_told_of_what_a_running_job_records(queue):
 
     assert told[1] == ("progressed", "processing", "half")
     assert [event for event, *_ in told] == ["started", "progressed", "completed"]
+
+
+def test_what_a_handler_asks_for_in_words_is_logged_without_a_traceback(queue, caplog):
+    queue.enqueue("mail")
+
+    queue.process_jobs({"mail": raises(Discard("no such page"))})
+
+    assert "ended with no such page" in caplog.text
+    assert "Traceback" not in caplog.text

@@ -67,7 +67,8 @@ def read_payload(text: str | None) -> "Any":
         return json.loads(data.decode())
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise BadArgument(f"{where} is not JSON: {reason}") from None
+        hint = "; a command is enqueue -- COMMAND" if text != "-" and text[:1].isalpha() else ""
+        raise BadArgument(f"{where} is not JSON: {reason}{hint}") from None
 
 
 def retry(queue: Queue, given: "Namespace", out: Output) -> int:

@@ -1,12 +1,20 @@
 """The commands for keys and sealed jobs: new-key, reseal; the word --plain."""
 
+import os
+
 from .. import Queue
+from ..layers import awaiting, with_twin
 from .output import Output, numbered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Callable
+    from typing import Any
+
+    from .. import Job
+
+    Call = Callable[[Job], Any]
 
 
 def add_words(add: "Callable[..., ArgumentParser]") -> None:
@@ -29,6 +37,27 @@ def add_words(add: "Callable[..., ArgumentParser]") -> None:
 
 def add_plain(p: "ArgumentParser") -> None:
     p.add_argument("--plain", action="store_true", help="show sensitive fields too, not ***")
+
+
+def opening() -> "list[Callable[[Job, Call], Any]]":
+    """Return the layer that opens what a key of $DBBASIC_QUEUE_KEY opens; [] where there is none.
+
+    What is sealed with another key is left to the layers that the handlers bring along.
+    """
+    if not os.environ.get("DBBASIC_QUEUE_KEY"):
+        return []
+    from ..crypt import Keys, sealed_with, unsealing
+
+    known, layer = Keys().by_name, unsealing()
+    twin = awaiting(layer)
+
+    def opened(job: "Job", call_next: "Call") -> "Any":
+        return layer(job, call_next) if sealed_with(job) in known else call_next(job)
+
+    async def opened_beside(job: "Job", call_next: "Call") -> "Any":
+        return await (twin(job, call_next) if sealed_with(job) in known else call_next(job))
+
+    return [with_twin(opened, opened_beside)]
 
 
 def make_key(queue: Queue, given: "Namespace", out: Output) -> int:

@@ -14,6 +14,7 @@ from ..errors import BadArgument
 from ..redact import redacted, redacting
 from ..show import as_json, document, visible
 from .output import Output, tell
+from .sealed import opening
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def work(queue: Queue, given: "Namespace", out: Output) -> int:
             arguments["listeners"] = [*arguments.get("listeners", ()), tally.note]
         try:
             with out.progress("working" if shows else "", tally.text if tally else str):
-                layers = [redacting, *arguments.pop("middleware", ())]
+                layers = [redacting, *opening(), *arguments.pop("middleware", ())]
                 queue.process_jobs(handlers, middleware=layers, **arguments)
         except _Terminated:
             pass  # it has stopped in good order
@@ -249,7 +250,7 @@ def run(queue: Queue, given: "Namespace", out: Output) -> int:
         queues=[job.queue],
         max_jobs=1,
         max_workers=1 << 20,
-        middleware=[redacting],
+        middleware=[redacting, *opening()],
         admit=[lambda one, count: None if one.id == given.id else False],
         listeners=[lambda event, one: ended.append(one) if one.id == given.id else None],
     )

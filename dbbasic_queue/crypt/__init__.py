@@ -21,6 +21,7 @@ from .layer import unsealing as unsealing
 from .reading import opened as opened
 from .reading import previous_result as previous_result
 from .reading import previous_results as previous_results
+from .reading import sealed_with as sealed_with
 from .rotate import reseal as reseal
 from .token import KeyMissing as KeyMissing
 from .token import NotOpened as NotOpened

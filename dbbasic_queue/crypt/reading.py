@@ -3,7 +3,7 @@
 from .. import group
 from ..here import queue_here
 from ..keys import keys_of
-from .token import NotOpened, columns_of, open_cell
+from .token import NotOpened, columns_of, open_cell, parts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +25,15 @@ def opened(job: "Job", keys: "Given" = None) -> "Job":
     except NotOpened as problem:
         raise type(problem)(f"job {job.id}: {problem}") from None
     return job.with_cells(plain) if plain else job
+
+
+def sealed_with(job: "Job") -> str | None:
+    """Return the fingerprint of the key that a job's payload is sealed with, None for a plain one.
+
+    Keys(…).by_name has the fingerprints of one's own.
+    """
+    found = parts("payload", job.cells[2])
+    return None if found is None else found[0]
 
 
 def previous_results(keys: "Given" = None, *, queue_file: "Queue | None" = None) -> "list[Any]":
