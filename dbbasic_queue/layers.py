@@ -14,6 +14,23 @@ if TYPE_CHECKING:
 CALL = "__call__"
 
 
+def check_layers(layers: "Sequence[Layer]") -> None:
+    """BadArgument for what is no list of layers, as a function that was to be called first."""
+    if not hasattr(layers, "__iter__") or not all(map(callable, layers)):
+        raise BadArgument(f"middleware={layers!r:.80} is no list of functions")
+    for layer in layers:
+        code = getattr(layer, "__code__", None)  # of plain functions; methods and objects pass
+        if code is None or hasattr(layer, "__self__") or code.co_flags & 0x04:  # CO_VARARGS
+            continue
+        takes, usual = code.co_argcount, len(layer.__defaults__ or ())
+        if takes < 2 or takes - usual > 2 or takes == usual:
+            name = getattr(layer, "__name__", "it")
+            raise BadArgument(
+                f"middleware has {layer!r:.80}, which does not take (job, call_next): is {name}(…)"
+                " meant?"
+            )
+
+
 def inside(layers: "Sequence[Layer]", call: "Callable[[Job], Any]") -> "Callable[[Job], Any]":
     """Return a call inside its layers, the first one outermost."""
     for layer in reversed(layers):

@@ -6,7 +6,7 @@ import os
 from .after import is_label
 from .errors import BadArgument
 from .job import Job
-from .layers import awaiting, is_async
+from .layers import awaiting, check_layers, is_async
 from .new import DEFAULT_BACKOFF, check_attempts, check_timeout, parse_backoff
 
 TYPE_CHECKING = False
@@ -78,11 +78,8 @@ class Options:
             raise BadArgument(
                 f"name={name!r:.80}: a worker's name is 1 to 100 letters, digits, _ . or -"
             )
-        for what, functions in (
-            ("middleware", middleware),
-            ("listeners", listeners),
-            ("admit", admit),
-        ):
+        check_layers(middleware)
+        for what, functions in (("listeners", listeners), ("admit", admit)):
             if not hasattr(functions, "__iter__") or not all(map(callable, functions)):
                 raise BadArgument(f"{what}={functions!r:.80} is no list of functions")
         if concurrency > 1:

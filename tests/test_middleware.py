@@ -671,3 +671,34 @@ def test_a_spoilt_list_of_errors_is_an_error_to_the_reader_and_begun_anew_by_the
         queue.process_jobs({"t": lambda n: 1 / 0}, 2, middleware=[errors_kept])
 
     assert errors_of(queue.get(id)) == [(1, "ZeroDivisionError: division by zero")]
+
+
+@pytest.mark.parametrize(
+    "layer", [limited, logged, retrying, profiled, lambda job: job, lambda a, b, c: a]
+)
+def test_a_layer_that_was_not_called_is_refused_before_anything_runs(queue, layer):
+    queue.enqueue("mail")
+
+    with pytest.raises(BadArgument, match=r"does not take \(job, call_next\)"):
+        queue.process_jobs({"mail": print}, middleware=[layer])
+
+    assert queue.counts() == {"pending": 1}
+
+
+def test_layers_of_all_shapes_are_taken(queue):
+    class Layer:
+        def __call__(self, job, call_next):
+            return call_next(job)
+
+        def method(self, job, call_next, more=1):
+            return call_next(job)
+
+    def given(*both):
+        return both[1](both[0])
+
+    id = queue.enqueue("mail")
+    layers = [Layer(), Layer().method, given, lambda job, call_next, more=1: call_next(job)]
+
+    queue.process_jobs({"mail": lambda payload: 7}, middleware=layers)
+
+    assert queue.get(id).result == 7

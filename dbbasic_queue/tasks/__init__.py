@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from .. import Queue
 from ..errors import BadArgument, in_seconds
+from ..layers import check_layers
 from .task import FAILURE as FAILURE
 from .task import Task as Task
 from .work import handler_of, teller_of
@@ -87,8 +88,7 @@ class Tasks(dict[str, Callable[[Any], Any]]):
         see `crypt`; True takes the keys of $DBBASIC_QUEUE_KEY, else it is keys.  Its handler opens
         them by itself and runs no plain one.
         """
-        if not hasattr(middleware, "__iter__") or not all(map(callable, middleware)):
-            raise BadArgument(f"middleware={middleware!r:.80} is no list of functions")
+        check_layers(middleware)
         if not (unique is None or isinstance(unique, (bool, str)) or callable(unique)):
             raise BadArgument(f"unique={unique!r:.80} is no True, no text and no function")
         if unique_for is not None:
