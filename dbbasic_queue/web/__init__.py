@@ -1,0 +1,1 @@
+"""The dashboard: a WSGI application, and a server of the standard library's for it."""
