@@ -21,7 +21,7 @@ CORE = (
 ).split()
 LEAVES = ("errors", "tsv")  # these know nothing of ours but errors
 # Of what several features are made; they import the core, and of each other only to the left.
-# `redact` is one, since whatever shows a job (show, export) hides the same fields, by the same rule.
+# `redact` is one, since whatever shows a job (show, export) hides the same fields by one rule.
 SHARED = ("redact", "group", "keys", "leave", "output", "kinds", "stats")
 DOORS = ("cli", "__main__", "tasks", "metrics", "testing", "web", "contrib")
 
