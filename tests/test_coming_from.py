@@ -40,8 +40,13 @@ SOURCES = {
 RIVALS = ("celery.md", "rq.md", "huey.md", "task_spooler.md")
 PAGES = sorted(path.name for path in FOLDER.glob("*.md"))
 TABLES = [name for name in PAGES if name != "README.md"]
+OTHERS = {*TABLES} - {"usage_guide.md"}  # the contract's page runs in each plain run
 LEAST = 250  # names of others that run through what stands to their right
 WORDS = ("refused:", "not in this version")
+
+
+def slowly(name):
+    return pytest.param(name, marks=pytest.mark.soak)
 
 
 class Row(NamedTuple):
@@ -203,7 +208,7 @@ def run_shell(line, status):
 # --- what the pages promise
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", ["usage_guide.md", *map(slowly, sorted(OTHERS))])
 def test_each_right_side_does_what_it_says(name, world, capsys):
     wrong, ran = [], 0
     for row in rows_of(name):
@@ -226,7 +231,7 @@ def test_each_right_side_does_what_it_says(name, world, capsys):
     assert ran
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", ["usage_guide.md", *map(slowly, sorted(OTHERS))])
 def test_each_block_of_a_page_runs(name, world):
     wrong = []
     for line, language, text in blocks_of(name):

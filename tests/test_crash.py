@@ -27,11 +27,14 @@ def jobs(tmp_path):
     return folder
 
 
+SCENES = [*scenes.QUICK, *(pytest.param(one, marks=pytest.mark.faults) for one in scenes.NEXT)]
+
+
 def unsettled(folder):
     return folder.file.with_name("queue.tsv.d") / "unsettled"
 
 
-@pytest.mark.parametrize("scene", scenes.QUICK)
+@pytest.mark.parametrize("scene", SCENES)
 def test_p1_p4_p6_p10_p11_p12_p27_p31_a_kill_before_the_calls_of(scene, tmp_path):
     """P1, P4, P6, P10, P11, P12, P27, P31: none is lost, none that is finished runs again."""
     every = EVERY.get(scene, 1)
@@ -136,7 +139,7 @@ def test_p8_an_exception_out_of_a_signal_handler_at_any_call_leaves_nothing_lock
     assert number > 9
 
 
-@pytest.mark.parametrize("scene", scenes.QUICK)
+@pytest.mark.parametrize("scene", SCENES)
 def test_p20_a_reader_at_each_call_sees_whole_lines_and_every_job_of(scene, tmp_path):
     """P20: before and after each system call; only the very last line may be incomplete."""
     prepare, act, *_ = scenes.SCENES[scene]

@@ -354,6 +354,7 @@ def clean(words, out, err):
         assert "-4711" not in text, (words, text)
 
 
+@pytest.mark.soak
 def test_p37_no_command_tells_a_sensitive_value(shop, capfd, monkeypatch):
     monkeypatch.syspath_prepend(os.getcwd())
     logging.getLogger("dbbasic_queue").addHandler(handler := logging.NullHandler())
