@@ -19,16 +19,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 CONTRACT = (
-    "id",
-    "type",
-    "payload",
-    "status",
-    "created_at",
-    "run_at",
-    "attempts",
-    "error",
-    "result",
-)
+    "id", "type", "payload", "status", "created_at", "run_at", "attempts", "error", "result",
+)  # fmt: skip
 OURS = ("queue", "priority", "max_attempts", "timeout", "backoff", "worker", "after", "group")
 LAST = (
     "started_at",
@@ -55,7 +47,9 @@ class Header:
     the whole row.
     """
 
-    __slots__ = ("columns", "index", "kind_of", "line", "numbers", "numbers_of", "width")
+    __slots__ = (
+        "are_numbers", "columns", "index", "kind_of", "line", "numbers", "numbers_of", "width"
+    )  # fmt: skip
 
     def __init__(self, columns: tuple[str, ...]) -> None:
         self.columns = columns
@@ -65,7 +59,18 @@ class Header:
         self.numbers = [at for at, name in enumerate(columns) if name in NUMBERS]
         self.numbers_of = itemgetter(*self.numbers)  # their cells in a row
         order = ("type", "run_at", "queue", "priority")
+        self.are_numbers: Callable[[bytes], object] = self._are_numbers
         self.kind_of = itemgetter(*[self.index[name] for name in order if name in self.index])
+
+    def _are_numbers(self, cells: bytes) -> object:
+        """Whether cells of numbers, with a tab between them, are as we write them."""
+        _, re = _modules()
+        sign = {at: rb"-?" for at in self.numbers if self.columns[at] == "priority"}
+        need = {at: b"" if at < len(CONTRACT) else b"?" for at in self.numbers}
+        one = rb"(?:%b\d{1,16}(?:\.\d{1,3})?)%b"
+        pattern = b"\t".join([one % (sign.get(at, b""), need[at]) for at in self.numbers])
+        self.are_numbers = re.compile(pattern, re.ASCII).fullmatch
+        return self.are_numbers(cells)
 
     def with_columns(self, names: "set[str]") -> "Header":
         """Return a header that has `names` and all of ours too, the new ones before the last."""
@@ -119,8 +124,11 @@ def row(line: bytes, header: Header) -> list[bytes] | None:
     cells = line.split(b"\t")
     plain = len(cells) == header.width and line.isascii() and b"\0" not in line
     if plain and all(_NEEDED(cells)) and cells[3] in _STATUSES:
-        digits = b"".join(header.numbers_of(cells))
+        numbers = header.numbers_of(cells)
+        digits = b"".join(numbers)
         if digits.isdigit() and len(digits) <= LONGEST_NUMBER + 2:  # three of them are not empty
+            return cells
+        if header.are_numbers(b"\t".join(numbers)):  # with times, most likely
             return cells
     return _unusual_row(line, header)
 
