@@ -163,6 +163,16 @@ def test_series_are_of_minutes_and_hours(queue):
         assert [count for _, count in figures.load(4)] == [0, 0, 0, 1]
 
 
+def test_jobs_of_some_values_are_counted_without_reading_rows(queue):
+    queue.enqueue_many([("good", 1), ("gone", 2), {"job_type": "good", "queue": "mail"}])
+    queue.process_jobs(handlers(), queues=["default"])
+    figures = Figures(queue)
+
+    assert [figures.count(), figures.count(type="good"), figures.count("failed")] == [3, 2, 1]
+    assert figures.count("completed", "good", "default") == 1
+    assert figures.count(queue="mail") == 1
+
+
 def test_ticks_are_the_minutes_in_which_one_ran(queue):
     with freeze_time(NOW) as clock:
         queue.enqueue("good")

@@ -14,7 +14,7 @@ from ..queue import Queue, default_queue
 from ..tsv import PROCESSING, STATUSES
 from .archived import Archived
 from .blocks import Block, look
-from .summary import Summary, places_of
+from .summary import Summary, places_of, plain
 from .ticks import last_tick_age
 from .times import by_type, percentiles, rate, times
 from .whole import Whole
@@ -83,6 +83,19 @@ class Figures:
             self._answer = self._figures(now)
             self._looked_at = now
             return self._answer
+
+    def count(
+        self, status: str | None = None, type: str | None = None, queue: str | None = None
+    ) -> int:
+        """Return how many jobs have these values, without reading a row."""
+        self.look()
+        wanted = [None if one is None else one.encode() for one in (queue, type, status)]
+        wanted[0] = None if wanted[0] is None else plain(wanted[0])
+        return sum(
+            count
+            for key, count in self._whole.counts.items()
+            if all(one in (None, cell) for one, cell in zip(wanted, key, strict=True))
+        )
 
     # --- series and groups, of what the last look has seen
 
