@@ -136,7 +136,7 @@ def test_what_a_worker_has_just_finished_is_told_as_it_is(queue):
     queue.enqueue_many([("look", 1), ("look", 2)])
     queue.process_jobs({"look": look})
 
-    assert seen == [[0, 1], [1, 1]]
+    assert seen == [(0, 1), (1, 1)]
 
 
 # --- pages
