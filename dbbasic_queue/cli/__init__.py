@@ -88,6 +88,7 @@ COMMANDS = {
     "queue:watch": _command("Print a line for each change of a job, as it comes", "watch"),
     "queue:history": _command("Say what became of one job", "history"),
     "queue:stats": _command("Count jobs by status, queue and type", "stats"),
+    "queue:metrics": _command("Print the figures for Prometheus", "metrics"),
     "queue:workers": _command("List the workers that live", "workers"),
     "queue:retry": _command("Make failed or cancelled jobs pending again", "retry"),
     "queue:cancel": _command("Cancel pending jobs", "cancel"),

@@ -51,15 +51,20 @@ class _Terminated(SystemExit):
     """SIGTERM came, and whatever ran has been put away."""
 
 
-def _log_to_stderr(level: int) -> None:
+def _log_to_stderr(level: int, given: "Namespace | None" = None) -> None:
     if logging.getLogger().handlers:
         return  # the module of the handlers has ideas of its own
     to_stderr = logging.StreamHandler()
-    to_stderr.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
+    if getattr(given, "log_json", False):
+        from ..jsonlog import JSONFormatter
+
+        to_stderr.setFormatter(JSONFormatter())
+    else:
+        to_stderr.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=level, handlers=[to_stderr])
 
 
-def load(words: str) -> "Mapping[str, Any]":
+def load(words: str, given: "Namespace | None" = None) -> "Mapping[str, Any]":
     """Return the mapping that MODULE:NAME means; the working folder comes first."""
     module, colon, name = words.partition(":")
     if not colon or not module or not name:
@@ -74,7 +79,7 @@ def load(words: str) -> "Mapping[str, Any]":
             raise
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if not missing or not f"{module}.".startswith(f"{missing}."):
-            _log_to_stderr(logging.ERROR)
+            _log_to_stderr(logging.ERROR, given)
             logging.getLogger("dbbasic_queue").error("importing %s", module, exc_info=error)
         raise BadArgument(f"cannot import {module}: {type(error).__name__}: {error}") from error
     try:
@@ -93,7 +98,7 @@ def handlers_of(given: "Namespace") -> "Handlers":
     """Return the handlers that are meant, those of commands, and what runs schedules."""
     if given.handlers is None and not given.shell:
         raise BadArgument("which handlers? give MODULE:HANDLERS, or --shell for commands")
-    handlers: Handlers = load(given.handlers) if given.handlers else {}
+    handlers: Handlers = load(given.handlers, given) if given.handlers else {}
     if given.shell:
         size = getattr(given, "output", None)
         own = shell.handlers if size is None else shell.handlers_with(output=size << 20)
@@ -121,7 +126,7 @@ def arguments_of(given: "Namespace") -> "dict[str, Any]":
         " keep_by"
     ).split():
         flags[name] = getattr(given, name)
-    options = dict(load(given.options)) if given.options else {}
+    options = dict(load(given.options, given)) if given.options else {}
     known = signature(Queue.process_jobs).parameters
     if unknown := [name for name in options if name not in known or name in ("self", "handlers")]:
         raise BadArgument(f"{given.options}: process_jobs has no argument {unknown[0]!r:.80}")
@@ -152,7 +157,7 @@ def work(queue: Queue, given: "Namespace", out: Output) -> int:
         signal.signal(signal.SIGTERM, _leave)  # the worker calls it when it has stopped
     try:
         handlers, arguments = handlers_of(given), arguments_of(given)
-        _log_to_stderr(logging.INFO if given.verbose else logging.WARNING)
+        _log_to_stderr(logging.INFO if given.verbose else logging.WARNING, given)
         logging.getLogger("dbbasic_queue").info("queue %s", queue.path)
         shows = out.shows_progress and not given.verbose
         tally = Tally() if out.json or shows else None

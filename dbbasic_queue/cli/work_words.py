@@ -58,6 +58,8 @@ def add_words(add: "Callable[..., ArgumentParser]") -> None:
     more = "a mapping of further arguments of process_jobs, such as middleware and settings"
     p.add_argument("--options", metavar="MODULE:NAME", help=more)
     p.add_argument("-v", "--verbose", action="store_true", help="log each job on stderr")
+    lines = "log on stderr as JSON, a document a line"
+    p.add_argument("--log-json", action="store_true", help=lines)
 
     p = add(
         "run", work.run, "Run one pending job here and now, in the foreground.",

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
+    from werkzeug.wrappers import Response as BaseResponse
+
     from .. import Job
 
     Auth = Callable[[Request], object]
@@ -78,10 +80,10 @@ def init_app(
     """Add the routes under `url_prefix` to an application, and return the queue that they use.
 
     `auth(request)` is asked before each; false is 403, and it may abort(401) by itself.  None
-    answers this machine only: behind a proxy on it, everybody comes from this machine, so give one.
-    `dashboard`: where the pages are mounted, as "/queue".  `default_label`: of jobs without a queue.
-    `worker`: MODULE:HANDLERS, or a whole command as ["dbbasic-queue", "work", "jobs:HANDLERS"],
-    that workers/start runs; None refuses it, since cron starts workers.
+    answers this machine only; behind a proxy on it everybody comes from this machine, so give one.
+    `dashboard`: where the pages are mounted, as "/queue".  `default_label`: the queue of a request
+    that names none.  `worker`: MODULE:HANDLERS, or a whole command as ["/app/bin/dbbasic-queue",
+    "work", "jobs:HANDLERS"], that workers/start runs; None refuses it, since cron starts workers.
     """
     if auth is not None and not callable(auth):
         raise BadArgument(f"auth={auth!r:.80} is no function: give auth(request) -> bool")
@@ -170,8 +172,8 @@ def _refuse(error: _Refused) -> Response:
 
 
 @blueprint.errorhandler(HTTPException)
-def _abort(error: HTTPException) -> Response:
-    response = Response.force_type(error.get_response(), request.environ)
+def _abort(error: HTTPException) -> "BaseResponse":
+    response = error.get_response()
     if response.status_code >= 400:
         response.set_data(as_json({"error": error.description or error.name}) + "\n")
         response.mimetype = "application/json"
@@ -378,9 +380,7 @@ def start() -> Response:
     # what the application can import, its worker can
     env = {**os.environ, "DBBASIC_QUEUE": use.queue.path, "PYTHONPATH": path}
     try:
-        child = subprocess.Popen(
-            command, env=env, stdin=subprocess.DEVNULL, start_new_session=True
-        )
+        child = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, start_new_session=True)
     except OSError as error:
         current_app.logger.error("%s: %s", command[0], error.strerror)
         raise _Refused("the worker cannot be started", 500) from None
