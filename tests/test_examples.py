@@ -98,7 +98,12 @@ def serving(server):
 
 
 def test_every_example_has_a_test_here_or_next_door():
-    names = ("test_examples.py", "test_deploy_examples.py", "test_docs.py")
+    names = (
+        "test_examples.py",
+        "test_deploy_examples.py",
+        "test_docs.py",
+        "test_other_tools.py",
+    )
     tests = [Path(__file__).with_name(name) for name in names]
     source = "".join(path.read_text(encoding="utf-8") for path in tests)
     files = [path.name for path in EXAMPLES.iterdir() if path.is_file()]
