@@ -8,7 +8,6 @@ can be retried or purged.  What cannot be told is left out.
 
 import os
 import tempfile
-import threading
 import time
 from typing import NamedTuple
 
@@ -101,7 +100,6 @@ class Collector:
     def __init__(self, queue_file: "Queue | None" = None, labels: "Labels | None" = None) -> None:
         self._figures = Figures(queue_here(queue_file))
         self._labels = _checked(labels)
-        self._mutex = threading.Lock()
 
     def describe(self) -> "list[Any]":
         """Nothing: a collector can be registered before there is a queue."""
@@ -112,8 +110,7 @@ class Collector:
         from prometheus_client import Metric
 
         try:
-            with self._mutex:
-                found = list(families(self._figures.look()))
+            found = list(families(self._figures.look()))
         except (QueueError, OSError):
             found = [_up(0)]
         for family in found:

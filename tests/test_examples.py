@@ -102,6 +102,7 @@ def test_every_example_has_a_test_here_or_next_door():
         "test_examples.py",
         "test_deploy_examples.py",
         "test_docs.py",
+        "test_metrics.py",
         "test_other_tools.py",
     )
     tests = [Path(__file__).with_name(name) for name in names]
@@ -856,3 +857,41 @@ def test_three_languages_at_once_lose_nothing():
     )
     assert sorted(row["id"] for row in rows()) == sorted(ids)
     assert len(set(ids)) == 32
+
+
+# Traces
+
+
+@pytest.mark.soak
+def test_a_run_is_a_span_in_the_trace_of_who_added_the_job():
+    pytest.importorskip("opentelemetry.sdk", reason="needs opentelemetry-sdk")
+
+    printed, _ = run("opentelemetry_tracing.py")
+
+    spans = {span["name"]: span for span in documents(printed)}
+    request = spans["POST /orders"]["context"]
+    for type, ended in (("charge", "UNSET"), ("refuse", "ERROR")):
+        added, ran = spans[f"enqueue {type}"], spans[f"process {type}"]
+        assert ran["context"]["trace_id"] == request["trace_id"]
+        assert ran["parent_id"] == added["context"]["span_id"]
+        assert added["parent_id"] == request["span_id"]
+        assert [link["context"]["span_id"] for link in ran["links"]] == [ran["parent_id"]]
+        assert ran["status"]["status_code"] == ended
+        assert (
+            ran["attributes"]["messaging.message.id"] == added["attributes"]["messaging.message.id"]
+        )
+    assert spans["ask the bank"]["parent_id"] == spans["process charge"]["context"]["span_id"]
+    assert spans["process refuse"]["events"][0]["name"] == "exception"
+    charged = next(row for row in rows() if row["type"] == "charge")
+    assert charged["traceparent"].split("-")[1] == request["trace_id"].removeprefix("0x")
+
+
+def documents(text):
+    """The JSON documents that stand one after the other in a text."""
+    at, found = 0, []
+    while text[at:].strip():
+        value, at = json.JSONDecoder().raw_decode(
+            text, at + len(text[at:]) - len(text[at:].lstrip())
+        )
+        found.append(value)
+    return found

@@ -26,7 +26,7 @@ from .. import Queue, QueueError
 from ..errors import BadArgument, QueueBusy
 from ..here import queue_here
 from ..show import as_json, document
-from ..stats import stats
+from ..stats import Figures
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class _Use:
 
     def __init__(self, queue: Queue, auth: "Auth | None", label: str, worker: "list[str]") -> None:
         self.queue, self.auth, self.label, self.worker = queue, auth, label, worker
+        self.figures = Figures(queue)
 
 
 class _Refused(Exception):
@@ -335,17 +336,17 @@ def failed() -> Response:
 @blueprint.get("/jobs/stats")
 def figures() -> Response:
     """Tell the figures of the queue."""
-    found = stats(queue_file=_use().queue)
-    del found["file"]
+    found = _use().figures.look()
     sizes = dict.fromkeys(_SIZES, 0)
     sizes |= {label: counts["pending"] for label, counts in found["queues"].items()}
-    words = {
+    theirs = {
         "processed_jobs": found["processed"],
         "failed_jobs": found["statuses"]["failed"],
         "active_workers": found["workers"],
         "queue_sizes": sizes,
     }
-    return _json({**found, **words})
+    ours = {name: value for name, value in found.items() if name != "file"}
+    return _json({**ours, **theirs})
 
 
 @blueprint.post("/jobs/clear-completed")
