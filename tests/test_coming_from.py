@@ -64,7 +64,13 @@ class Row(NamedTuple):
     def is_there(self):
         """Whether what it needs beside this package is installed."""
         sealed = re.search(r"dbbasic_queue\.(crypt|sign)\b", self.here)
-        return not sealed or find_spec("cryptography")
+        return (not sealed or find_spec("cryptography")) and (
+            not self.wants_flask() or find_spec("flask")
+        )
+
+    def wants_flask(self):
+        """Whether it stands on the application that its page makes."""
+        return re.search(r"\b(?:client\.|app\.|init_app\()", " ".join(self.cells()))
 
     def names(self):
         """What the left side calls by name."""
@@ -215,6 +221,8 @@ def test_each_right_side_does_what_it_says(name, world, capsys):
         if not row.cells() or not row.is_there():
             continue
         names = world.fresh()
+        if row.wants_flask():
+            exec(next(text for _, _, text in blocks_of(name) if "flask" in text), names)
         for cell in row.cells():
             try:
                 run(cell, names)
