@@ -992,6 +992,7 @@ EVERY = {
     "tail": "tail {completed}",
     "wait": "wait {completed}",
     "stats": "stats",
+    "metrics": "metrics",
     "watch": "watch --since 3h --event failed --timeout 0",
     "history": "history {failed}",
     "workers": "workers",

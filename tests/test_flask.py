@@ -15,10 +15,11 @@ from dbbasic_queue.tsv import COLUMNS
 
 pytest.importorskip("flask", reason="needs the extra `web`: flask")
 
-from flask import Flask, abort
+from flask import Flask, abort, session
 from werkzeug.serving import make_server
 
 from dbbasic_queue.contrib import flask as door
+from dbbasic_queue.contrib.flask.mounted import mount
 
 JSON = {"Content-Type": "application/json"}
 ID = "0" * 16
@@ -543,3 +544,53 @@ def test_the_routes_stand_where_they_are_wanted(queue):
     door.init_app(app, queue, url_prefix="/queue/v1")
 
     assert app.test_client().get("/queue/v1/jobs/pending").json == {"pending_jobs": [], "count": 0}
+
+
+# --- what is mounted
+
+
+def page(environ, start_response):
+    """A small WSGI application, which says where it thinks it is."""
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{environ['SCRIPT_NAME']} {environ['PATH_INFO']}".encode()]
+
+
+def test_what_is_mounted_knows_its_place_and_leaves_the_rest_alone(queue):
+    app = Flask("shop")
+    door.init_app(app, queue)
+    mount(app, "/queue", page, None)
+    client = app.test_client()
+
+    assert client.get("/queue/jobs").text == "/queue /jobs"
+    assert client.get("/queue").text == "/queue "
+    assert client.get("/queues").status_code == 404
+    assert client.get("/api/jobs/pending").status_code == 200
+
+
+def test_what_is_mounted_is_behind_the_same_question(queue):
+    def auth(request):
+        if request.args.get("login"):
+            return True
+        return session.get("user") == "ana" or abort(401)
+
+    app = Flask("shop")
+    app.secret_key = "test"
+    mount(app, "/queue", page, auth)
+    mount(app, "/local", page, None)
+    mount(app, "/torn", page, lambda request: 1 // 0)
+    client = app.test_client()
+
+    assert client.get("/queue/").status_code == 401
+    with client.session_transaction() as stored:
+        stored["user"] = "ana"
+    assert client.get("/queue/").status_code == 200
+    assert client.get("/local/").status_code == 200
+    assert client.get("/local/", headers={"Host": "shop.example.com"}).status_code == 403
+    with pytest.raises(ZeroDivisionError):
+        client.get("/torn/")
+
+
+@pytest.mark.parametrize("path", ["", "/", "queue", "/queue/", None, 5])
+def test_a_path_that_is_none_is_refused(path):
+    with pytest.raises(BadArgument, match="dashboard="):
+        mount(Flask("shop"), path, page, None)

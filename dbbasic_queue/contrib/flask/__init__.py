@@ -6,7 +6,6 @@ Who may use them is said by `auth`; without it only this machine, by no other na
 Needs the extra `web`: pip install 'dbbasic-queue[web]'.
 """
 
-import json
 import math
 import os
 import re
@@ -15,18 +14,29 @@ import sys
 import threading
 import time
 from datetime import timedelta
-from ipaddress import ip_address
+from importlib import import_module
 from itertools import chain
-from urllib.parse import urlsplit
 
 from flask import Blueprint, Flask, Request, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
-from .. import Queue, QueueError
-from ..errors import BadArgument, QueueBusy
-from ..here import queue_here
-from ..show import as_json, document
-from ..stats import Figures
+from ... import Queue, QueueError
+from ...errors import BadArgument, QueueBusy
+from ...here import queue_here
+from ...show import as_json, document
+from ...stats import Figures
+from .asked import (
+    LABEL,
+    WORKER,
+    Refused,
+    body,
+    is_from_here,
+    is_plain,
+    label_in,
+    limit_of,
+    seconds_in,
+)
+from .mounted import mount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,17 +45,12 @@ if TYPE_CHECKING:
 
     from werkzeug.wrappers import Response as BaseResponse
 
-    from .. import Job
+    from ... import Job
 
     Auth = Callable[[Request], object]
 
 NAME = "dbbasic_queue"
-LARGEST = 8 << 20  # bytes of a request; a payload of 1 MiB in ASCII JSON may be six times as long
-_LABEL = re.compile(r"[A-Za-z0-9_.-]{1,100}")
-_WORKER = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,100}")
-_LONGEST = 250_000_000_000  # seconds of a delay
 _STOP_WAIT = 5  # seconds in which workers that have nothing to do stop
-_PROXIED = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
 _SIZES = ("high", "normal", "low")  # queues that are counted even when they have no job
 
 
@@ -55,14 +60,6 @@ class _Use:
     def __init__(self, queue: Queue, auth: "Auth | None", label: str, worker: "list[str]") -> None:
         self.queue, self.auth, self.label, self.worker = queue, auth, label, worker
         self.figures = Figures(queue)
-
-
-class _Refused(Exception):
-    """A request that is not done."""
-
-    def __init__(self, text: str, status: int = 400) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 blueprint = Blueprint(NAME, __name__)
@@ -88,7 +85,7 @@ def init_app(
     """
     if auth is not None and not callable(auth):
         raise BadArgument(f"auth={auth!r:.80} is no function: give auth(request) -> bool")
-    if not isinstance(default_label, str) or not _LABEL.fullmatch(default_label):
+    if not isinstance(default_label, str) or not LABEL.fullmatch(default_label):
         raise BadArgument(f"default_label={default_label!r:.80} is no label of a queue")
     if NAME in app.extensions:
         raise BadArgument("init_app was called for this application already")
@@ -98,6 +95,11 @@ def init_app(
     app.extensions[NAME] = use
     if blueprint.name not in app.blueprints:
         app.register_blueprint(blueprint, url_prefix=url_prefix)
+    if dashboard is not None:
+        web = import_module(f"{NAME}.web")  # only where somebody wants pages
+        # who gets through `mount` may also change
+        pages = web.dashboard(use.queue, auth=None if auth is None else lambda *asked: True)
+        mount(app, dashboard, pages, auth)
     return use.queue
 
 
@@ -110,7 +112,7 @@ def get_queue() -> Queue | None:
 def _use() -> _Use:
     use = current_app.extensions.get(NAME)
     if not isinstance(use, _Use):
-        raise _Refused("dbbasic-queue not initialized: call init_app(app)", 500)
+        raise Refused("dbbasic-queue not initialized: call init_app(app)", 500)
     return use
 
 
@@ -121,36 +123,13 @@ def _use() -> _Use:
 def _ask() -> None:
     use = _use()
     if use.auth is None:
-        if not _is_from_here(request):
+        if not is_from_here(request):
             text = "only this machine may ask: init_app(app, auth=...) says who else may"
-            raise _Refused(text, 403)
+            raise Refused(text, 403)
     elif not use.auth(request):
-        raise _Refused("not allowed", 403)
-    if request.method == "POST" and not request.is_json and not _is_plain(request):
-        raise _Refused("send JSON, with Content-Type: application/json")
-
-
-def _is_from_here(asked: Request) -> bool:
-    """Whether a request comes from this machine, addressed to it, by no proxy that says so."""
-    try:
-        local = ip_address(asked.remote_addr or "").is_loopback
-    except ValueError:  # a Unix socket, whose other end may be anybody's proxy
-        return False
-    host = urlsplit(f"//{asked.host}").hostname
-    named = host in ("localhost", "127.0.0.1", "::1")  # else a page whose name was pointed here
-    return local and named and not any(name in asked.headers for name in _PROXIED)
-
-
-def _is_plain(asked: Request) -> bool:
-    """Whether a request without a body was not sent by a page of another site.
-
-    One with JSON needs no such look: a browser asks the application before it sends that.
-    """
-    site = asked.headers.get("Sec-Fetch-Site", "none")
-    origin = asked.headers.get("Origin")
-    ours = origin is None or urlsplit(origin).netloc == asked.host
-    empty = not asked.content_length and not asked.mimetype
-    return empty and ours and site in ("none", "same-origin")
+        raise Refused("not allowed", 403)
+    if request.method == "POST" and not request.is_json and not is_plain(request):
+        raise Refused("send JSON, with Content-Type: application/json")
 
 
 # --- answers
@@ -167,8 +146,8 @@ def _close(response: Response) -> Response:
     return response
 
 
-@blueprint.errorhandler(_Refused)
-def _refuse(error: _Refused) -> Response:
+@blueprint.errorhandler(Refused)
+def _refuse(error: Refused) -> Response:
     return _json({"error": str(error)}, error.status)
 
 
@@ -213,67 +192,21 @@ def _listed(word: str, jobs: "Iterator[Job]") -> Response:
     return Response(parts(), mimetype="application/json")
 
 
-# --- what is asked
-
-
-def _body(*fields: str) -> "dict[str, Any]":
-    """Return the JSON object that was sent; a field that the route does not have is refused."""
-    if not request.content_length:
-        raise _Refused("send a JSON object: the body is empty")
-    if request.content_length > LARGEST:
-        raise _Refused(f"the body is over the limit of {LARGEST} bytes", 413)
-    try:
-        found = json.loads(request.get_data())
-    except (ValueError, RecursionError) as error:
-        why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise _Refused(f"the body is no JSON: {why:.200}") from None
-    if not isinstance(found, dict):
-        raise _Refused("send a JSON object")
-    for name in found:
-        if name not in fields:
-            raise _Refused(f"{name!r:.80} is no field of this: {', '.join(fields)}")
-    return found
-
-
-def _label(given: "dict[str, Any]", name: str, pattern: re.Pattern[str] = _LABEL) -> str | None:
-    value = given.get(name)
-    if value is not None and not (isinstance(value, str) and pattern.fullmatch(value)):
-        raise _Refused(f"{name}={value!r:.80}: give 1 to 100 letters, digits, _ . or -")
-    return value
-
-
-def _seconds(given: "dict[str, Any]", name: str, default: float) -> float:
-    value = given.get(name, default)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= _LONGEST:
-        raise _Refused(f"{name}={value!r:.80}: give seconds of at least 0")
-    return float(value)
-
-
-def _limit(default: int | None) -> int | None:
-    text = request.args.get("limit")
-    if text is None:
-        return default
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise _Refused(f"limit={text!r:.80}: give a number of at least 0")
-    return int(text)
-
-
 def _enqueued(given: "dict[str, Any]", run_at: timedelta | None, priority: "Any" = 0) -> str:
     name = given.get("name")
     if not isinstance(name, str) or not name:
-        raise _Refused("name: give the type of the job, which is a text")
+        raise Refused("name: give the type of the job, which is a text")
     if isinstance(priority, bool) or not isinstance(priority, int):
-        raise _Refused(f"priority={priority!r:.80} is no whole number (lower runs first)")
+        raise Refused(f"priority={priority!r:.80} is no whole number (lower runs first)")
     use = _use()
-    label = _label(given, "queue") or use.label
+    label = label_in(given, "queue") or use.label
     try:
         return use.queue.enqueue(
             name, given.get("data", {}), run_at, queue=label, priority=priority
         )
     except BadArgument as error:
         text = str(error).replace("job_type=", "name=", 1)
-        raise _Refused(re.sub("^the payload of ", "data: the payload of ", text)) from None
+        raise Refused(re.sub("^the payload of ", "data: the payload of ", text)) from None
 
 
 # --- the routes
@@ -282,7 +215,7 @@ def _enqueued(given: "dict[str, Any]", run_at: timedelta | None, priority: "Any"
 @blueprint.post("/jobs/dispatch")
 def dispatch() -> Response:
     """Add a job that is due now."""
-    given = _body("name", "data", "queue", "priority")
+    given = body("name", "data", "queue", "priority")
     id = _enqueued(given, None, given.get("priority", 0))
     return _json({"success": True, "job_id": id, "message": "Job dispatched successfully"})
 
@@ -290,8 +223,8 @@ def dispatch() -> Response:
 @blueprint.post("/jobs/schedule")
 def schedule() -> Response:
     """Add a job that is due in `delay` seconds."""
-    given = _body("delay", "name", "data", "queue")
-    delay = _seconds(given, "delay", 0)
+    given = body("delay", "name", "data", "queue")
+    delay = seconds_in(given, "delay", 0)
     now = time.time()
     id = _enqueued(given, timedelta(seconds=delay) if delay else None)
     job = _use().queue.get(id)
@@ -322,14 +255,14 @@ def cancel(job_id: str) -> Response:
 def pending() -> Response:
     """List the pending jobs, of a queue or of all."""
     label = request.args.get("queue")
-    jobs = _use().queue.jobs(status="pending", queue=label, limit=_limit(None))
+    jobs = _use().queue.jobs(status="pending", queue=label, limit=limit_of(None))
     return _listed("pending_jobs", jobs)
 
 
 @blueprint.get("/jobs/failed")
 def failed() -> Response:
     """List the jobs that failed, the last one added first."""
-    jobs = _use().queue.jobs(status="failed", newest=True, limit=_limit(50))
+    jobs = _use().queue.jobs(status="failed", newest=True, limit=limit_of(50))
     return _listed("failed_jobs", jobs)
 
 
@@ -352,7 +285,7 @@ def figures() -> Response:
 @blueprint.post("/jobs/clear-completed")
 def clear_completed() -> Response:
     """Delete completed jobs that are `older_than` seconds old."""
-    older_than = _seconds(_body("older_than"), "older_than", 3600)
+    older_than = seconds_in(body("older_than"), "older_than", 3600)
     count = _use().queue.purge(older_than, status="completed")
     return _json({"success": True, "cleared_count": count})
 
@@ -360,7 +293,7 @@ def clear_completed() -> Response:
 @blueprint.post("/jobs/flush")
 def flush() -> Response:
     """Delete the pending jobs, of a queue or of all."""
-    label = _label(_body("queue"), "queue")
+    label = label_in(body("queue"), "queue")
     count = _use().queue.purge(status="pending", queue=label)
     return _json({"success": True, "flushed_count": count})
 
@@ -368,12 +301,12 @@ def flush() -> Response:
 @blueprint.post("/workers/start")
 def start() -> Response:
     """Start one worker, as a process of its own: it runs what is due, and ends."""
-    given = _body("queue", "worker_id")
-    label, name = _label(given, "queue"), _label(given, "worker_id", _WORKER)
+    given = body("queue", "worker_id")
+    label, name = label_in(given, "queue"), label_in(given, "worker_id", WORKER)
     use = _use()
     if not use.worker:
         text = "cron starts workers; init_app(app, worker='MODULE:HANDLERS') lets this do it too"
-        raise _Refused(text, 501)
+        raise Refused(text, 501)
     command = [*use.worker]
     command += [] if label is None else [f"--queue={label}"]
     command += [] if name is None else [f"--name={name}"]
@@ -384,7 +317,7 @@ def start() -> Response:
         child = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, start_new_session=True)
     except OSError as error:
         current_app.logger.error("%s: %s", command[0], error.strerror)
-        raise _Refused("the worker cannot be started", 500) from None
+        raise Refused("the worker cannot be started", 500) from None
     threading.Thread(target=child.wait, daemon=True).start()  # so that it leaves no zombie
     return _json({"success": True, "worker_id": name, "queue": label})
 
