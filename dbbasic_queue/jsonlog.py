@@ -50,7 +50,7 @@ class JSONFormatter(logging.Formatter):
             found |= _plain(self._said_by(record), hides)
         except Exception as problem:  # what is in it cannot even be looked at
             found["message"] = f"(cannot be said: {type(problem).__name__})"
-        return json.dumps(found).replace("\x7f", "\\u007f")
+        return json.dumps(found)
 
     def _said_by(self, record: logging.LogRecord) -> "dict[str, Any]":
         said: dict[str, Any] = {"message": _message(record)}

@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 import pytest
 
@@ -19,7 +20,7 @@ from flask import Flask, abort, session
 from werkzeug.serving import make_server
 
 from dbbasic_queue.contrib import flask as door
-from dbbasic_queue.contrib.flask.mounted import mount
+from dbbasic_queue.contrib.flask.mounted import mount, who
 
 JSON = {"Content-Type": "application/json"}
 ID = "0" * 16
@@ -279,7 +280,8 @@ def test_no_worker_is_started_unless_the_application_says_which(ask):
     assert "cron starts workers" in answer.json["error"]
 
 
-def test_a_worker_is_a_process_that_runs_what_is_due(queue, tmp_path, monkeypatch):
+def test_a_worker_is_a_process_that_runs_what_is_due(tmp_path, monkeypatch):
+    queue = Queue(tmp_path / "other" / "place.tsv", sync="off")
     (tmp_path / "shop_jobs.py").write_text("HANDLERS = {'mail': lambda payload: payload}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     app = Flask("shop")
@@ -567,6 +569,20 @@ def test_what_is_mounted_knows_its_place_and_leaves_the_rest_alone(queue):
     assert client.get("/api/jobs/pending").status_code == 200
 
 
+def test_who_was_let_in_is_told_to_what_is_mounted():
+    def name(environ, start_response):
+        start_response("200 OK", [])
+        return [str(who(environ)).encode()]
+
+    app = Flask("shop")
+    mount(app, "/queue", name, lambda request: request.args.get("as"))
+    mount(app, "/all", name, lambda request: 1)
+    client = app.test_client()
+
+    assert client.get("/queue/?as=ana").text == "ana"
+    assert client.get("/all/", headers={"dbbasic_queue.who": "ana"}).text == "True"
+
+
 def test_what_is_mounted_is_behind_the_same_question(queue):
     def auth(request):
         if request.args.get("login"):
@@ -594,3 +610,37 @@ def test_what_is_mounted_is_behind_the_same_question(queue):
 def test_a_path_that_is_none_is_refused(path):
     with pytest.raises(BadArgument, match="dashboard="):
         mount(Flask("shop"), path, page, None)
+
+
+@pytest.fixture
+def pages():
+    if not find_spec("dbbasic_queue.web.pages.job"):
+        pytest.skip("needs the dashboard")
+
+
+def test_the_dashboard_is_shown_to_whom_auth_lets_in_who_may_change(pages, queue, jobs):
+    app = Flask("shop")
+    door.init_app(app, queue, auth=lambda request: request.args.get("as"), dashboard="/queue")
+    path = f"/queue/job?id={jobs['failed']}"
+
+    with running(app) as ask:
+        nobody = ask("GET", path, Host="shop.example.com")
+        ana = ask("GET", f"{path}&as=ana", Host="shop.example.com")
+
+    assert (nobody.status, jobs["failed"] in nobody.text) == (403, False)
+    assert (ana.status, jobs["failed"] in ana.text) == (200, True)
+    assert 'method="post"' in ana.text.lower()
+
+
+def test_the_dashboard_without_auth_is_for_this_machine_and_only_shows(pages, queue, jobs):
+    app = Flask("shop")
+    door.init_app(app, queue, dashboard="/queue")
+    path = f"/queue/job?id={jobs['failed']}"
+
+    with running(app) as ask:
+        here = ask("GET", path)
+        there = ask("GET", path, Host="shop.example.com")
+
+    assert (here.status, jobs["failed"] in here.text) == (200, True)
+    assert 'method="post"' not in here.text.lower()
+    assert there.status == 403

@@ -100,6 +100,7 @@ def test_nothing_makes_it_raise_or_end_the_line(log, message, arguments):
     [line] = log.lines.lines
     assert re.fullmatch(r"[ -~]+", line)
     assert json.loads(line)["message"]
+    assert more.keys() <= json.loads(line).keys()
     assert not re.search(r"\b(NaN|Infinity)\b(?!\")", line.replace('"nan"', ""))
 
 

@@ -82,6 +82,7 @@ def test_what_is_archived_counts_on(full):
     found = samples(text(full))
 
     assert (found["processed_jobs", ""], found["archived_jobs", ""]) == (3, 3)
+    assert found["failed_jobs", ""] == 1
     assert before["archived_jobs", ""] == 0
     assert found["jobs", 'queue="low",status="pending"'] == 1
 

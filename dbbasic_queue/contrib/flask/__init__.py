@@ -36,7 +36,7 @@ from .asked import (
     limit_of,
     seconds_in,
 )
-from .mounted import mount
+from .mounted import mount, who
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,8 +97,12 @@ def init_app(
         app.register_blueprint(blueprint, url_prefix=url_prefix)
     if dashboard is not None:
         web = import_module(f"{NAME}.web")  # only where somebody wants pages
-        # who gets through `mount` may also change
-        pages = web.dashboard(use.queue, auth=None if auth is None else lambda *asked: True)
+        pages = web.dashboard(
+            use.queue,
+            auth=None if auth is None else who,
+            hosts=[] if auth is None else ["*"],  # any name is the application's business then
+            secret=app.secret_key,
+        )
         mount(app, dashboard, pages, auth)
     return use.queue
 

@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+_WHO = "dbbasic_queue.who"  # no header of a client becomes this: theirs begin with HTTP_
+
+
+def who(environ: "WSGIEnvironment") -> object:
+    """Return the name that `auth` gave, True where it was none; None when it was not asked."""
+    return environ.get(_WHO)
+
 
 def mount(
     app: Flask, path: str, pages: "WSGIApplication", auth: "Callable[[Request], object] | None"
@@ -33,6 +40,7 @@ def mount(
                 return refused(environ, start)
             if not allowed:
                 return Response("not allowed\n", 403, mimetype="text/plain")(environ, start)
+        environ[_WHO] = allowed if isinstance(allowed, str) else True
         return pages(environ, start)
 
     inner = app.wsgi_app
