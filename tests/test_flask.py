@@ -2,10 +2,12 @@
 
 import http.client
 import json
+import subprocess
 import threading
 import time
+import urllib.parse
 from contextlib import contextmanager
-from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +24,7 @@ from werkzeug.serving import make_server
 from dbbasic_queue.contrib import flask as door
 from dbbasic_queue.contrib.flask.mounted import mount, who
 
+ROOT = Path(__file__).resolve().parent.parent
 JSON = {"Content-Type": "application/json"}
 ID = "0" * 16
 
@@ -548,6 +551,27 @@ def test_the_routes_stand_where_they_are_wanted(queue):
     assert app.test_client().get("/queue/v1/jobs/pending").json == {"pending_jobs": [], "count": 0}
 
 
+@pytest.mark.soak
+def test_the_example_answers_whoever_has_the_key(run_python):
+    source = (ROOT / "examples/flask_app.py").read_text(encoding="utf-8")
+    child = run_python(
+        f"import sys\nsys.argv = ['x', '0']\n{source}",
+        env={"QUEUE_KEY": "secret"},
+        stderr=subprocess.DEVNULL,
+    )
+    place = urllib.parse.urlsplit(child.stdout.readline().strip()).netloc
+
+    def status(path, **headers):
+        connection = http.client.HTTPConnection(place, timeout=20)
+        connection.request("POST", path, json.dumps(MAIL), {**JSON, **headers})
+        return connection.getresponse().status
+
+    assert status("/api/jobs/dispatch") == 403
+    assert status("/api/jobs/dispatch", **{"X-Key": "wrong"}) == 403
+    assert status("/api/jobs/dispatch", **{"X-Key": "secret"}) == 200
+    assert Queue().counts() == {"pending": 1}
+
+
 # --- what is mounted
 
 
@@ -614,7 +638,7 @@ def test_a_path_that_is_none_is_refused(path):
 
 @pytest.fixture
 def pages():
-    if not find_spec("dbbasic_queue.web.pages.job"):
+    if not (ROOT / "dbbasic_queue/web/pages/job.py").exists():
         pytest.skip("needs the dashboard")
 
 

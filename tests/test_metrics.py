@@ -19,6 +19,7 @@ from dbbasic_queue.limits import pause
 from dbbasic_queue.metrics import PREFIX, collector, text, write
 
 ROOT = Path(__file__).resolve().parent.parent
+PROMTOOL = shutil.which("promtool")
 LINE = re.compile(r'(\w+)(?:\{((?:\w+="(?:[^"\\\n]|\\.)*",?)*)\})? (\S+)')
 
 
@@ -146,14 +147,14 @@ def test_a_label_that_cannot_be_is_refused(queue, labels):
         text(queue, labels=labels)
 
 
-def test_promtool_finds_nothing_to_say(full):
-    promtool = shutil.which("promtool") or pytest.skip("needs promtool")
+if PROMTOOL:  # of Debian's package `prometheus`, which CI does without
 
-    done = subprocess.run(
-        [promtool, "check", "metrics"], input=text(full), capture_output=True, text=True
-    )
+    def test_promtool_finds_nothing_to_say(full):
+        done = subprocess.run(
+            [PROMTOOL, "check", "metrics"], input=text(full), capture_output=True, text=True
+        )
 
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+        assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 # --- the file
