@@ -994,6 +994,7 @@ EVERY = {
     "stats": "stats",
     "watch": "watch --since 3h --event failed --timeout 0",
     "history": "history {failed}",
+    "why": "why {failed} {pending}",
     "workers": "workers",
     "archive": "archive --older-than 0",
     "backup": "backup copy.tsv",

@@ -4,7 +4,7 @@ import argparse
 from functools import partial
 
 from .. import __version__
-from . import change, control, edit, export, look, schedule, sealed, shell, watch, work_words
+from . import change, control, edit, export, look, schedule, sealed, shell, watch, why, work_words
 from .output import PROGRAM
 from .values import duration, moment
 
@@ -83,6 +83,7 @@ def parser() -> Parser:
     shell.add_words(add)
     _add_questions(add)
     watch.add_words(add)
+    why.add_words(add)
     _add_upkeep(add)
     sealed.add_words(add)
     p = add(

@@ -123,7 +123,7 @@ def rate(
         return False if which.key else counts.leave_kind()
 
     more = "" if how == "sliding" else f", how={how!r}"
-    text = f"rate({n}, {length:g}{which.words()}{more}, name={name or which.name()!r})"
+    text = f"rate({n}, {window / 1e6:.15g}{which.words()}{more}, name={name or which.name()!r})"
     return Limit(admit, text)
 
 
