@@ -8,7 +8,7 @@ under the queue's lock, when it says something new or is an hour old.  Nothing d
 import os
 import time
 
-from .beside import NoFile, make, open_regular
+from .beside import NoFile, is_folder, make, open_regular
 from .errors import QueueError
 from .files import read_all, write_all
 from .options import Options
@@ -98,6 +98,8 @@ def note(file: "QueueFile", said: tuple[bytes, bytes]) -> None:
 
 
 def _note(file: "QueueFile", said: tuple[bytes, bytes], now: int) -> None:
+    if not is_folder(file.side):
+        return
     path = file.side + "/types"
     before = _lines(path)
     mine, kept = _key(said[0]), []
@@ -111,7 +113,6 @@ def _note(file: "QueueFile", said: tuple[bytes, bytes], now: int) -> None:
                 return
     kept = [*sorted(kept)[1 - MOST :], (now, b"%b%d\t%b" % (said[0], now, said[1]))]
     data = b"".join(line + b"\n" for _, line in kept)
-    file.make_side()
     fd = make(path, os.O_RDWR, file.real)
     try:
         write_all(fd, data)

@@ -80,9 +80,6 @@ class Turns:
                     return None
                 now, begun = time.time(), clock()
                 self._journal.renew_if_lost()
-                if now - self._said_at > FRESH:
-                    self._said_at = now
-                    note(self._file, self._says)
                 before, self.paused = self.paused, paused(self._file)
                 changed = self.paused != before or self.look.bound <= now
                 if changed or not self.look.holds(e, self._file.fd):
@@ -120,6 +117,9 @@ class Turns:
                 e.commit()
                 self._file.settle_rename()
                 self._keep_look(e)
+                if now - self._said_at > FRESH:
+                    self._said_at = now
+                    note(self._file, self._says)
                 for one in dead:
                     one.bury()
                 if leaving or not (keep or taken or not room or self._options.run_for):

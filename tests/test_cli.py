@@ -995,6 +995,7 @@ EVERY = {
     "watch": "watch --since 3h --event failed --timeout 0",
     "history": "history {failed}",
     "why": "why {failed} {pending}",
+    "completion": "completion bash",
     "workers": "workers",
     "archive": "archive --older-than 0",
     "backup": "backup copy.tsv",

@@ -4,7 +4,20 @@ import argparse
 from functools import partial
 
 from .. import __version__
-from . import change, control, edit, export, look, schedule, sealed, shell, watch, why, work_words
+from . import (
+    change,
+    completion,
+    control,
+    edit,
+    export,
+    look,
+    schedule,
+    sealed,
+    shell,
+    watch,
+    why,
+    work_words,
+)
 from .output import PROGRAM
 from .values import duration, moment
 
@@ -86,6 +99,7 @@ def parser() -> Parser:
     why.add_words(add)
     _add_upkeep(add)
     sealed.add_words(add)
+    completion.add_words(add, parser)
     p = add(
         "schedule", None, "Jobs that come again: add, list, pause, resume, run, remove.",
         """schedule add nightly report --cron '30 2 * * *' --tz Europe/Berlin
