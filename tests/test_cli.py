@@ -994,6 +994,7 @@ EVERY = {
     "stats": "stats",
     "watch": "watch --since 3h --event failed --timeout 0",
     "history": "history {failed}",
+    "top": "top --once",
     "why": "why {failed} {pending}",
     "completion": "completion bash",
     "workers": "workers",

@@ -36,7 +36,9 @@ def program(tmp_path, monkeypatch):
     return one
 
 
-@pytest.fixture(params=["bash", "zsh", "fish"])
+@pytest.fixture(
+    params=["bash", *(pytest.param(name, marks=pytest.mark.soak) for name in ("zsh", "fish"))]
+)
 def complete(request, tmp_path, program):
     """Return what a shell offers after some words, of which the last is being typed."""
     shell = request.param

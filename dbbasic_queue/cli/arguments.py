@@ -10,6 +10,7 @@ from . import (
     control,
     edit,
     export,
+    live,
     look,
     schedule,
     sealed,
@@ -97,6 +98,7 @@ def parser() -> Parser:
     _add_questions(add)
     watch.add_words(add)
     why.add_words(add)
+    live.add_words(add)
     _add_upkeep(add)
     sealed.add_words(add)
     completion.add_words(add, parser)

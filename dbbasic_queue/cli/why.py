@@ -2,8 +2,6 @@
 
 from .. import Job, Queue
 from ..errors import UnknownJob
-from ..why import reasons
-from ..why import why as why_of
 from .output import Output, tell
 
 TYPE_CHECKING = False
@@ -14,6 +12,8 @@ if TYPE_CHECKING:
 
 def why(queue: Queue, given: "Namespace", out: Output) -> int:
     """Print for each job the answer, and below it what else holds it or explains that."""
+    from ..why import why as why_of  # here, since few commands need it
+
     out.place(queue.path)
     found, unknown = [], []
     for id in dict.fromkeys(given.ids):
@@ -36,6 +36,8 @@ def line_of(queue: Queue, job: "Job") -> list[tuple[str, str]]:
     """Return the answer alone as a line of a job's page; none for a job that has finished."""
     if job.finished:
         return []
+    from ..why import reasons
+
     try:
         return [("why", text) for text in [next(reasons(job.id, queue), "")] if text]
     except UnknownJob:

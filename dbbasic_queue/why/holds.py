@@ -3,7 +3,6 @@
 A rate's file in `queue.tsv.d/limits` tells when the next job may start; how many run, the rows.
 """
 
-import ast
 import os
 from typing import NamedTuple
 
@@ -115,6 +114,8 @@ def _several(given: "Any") -> list[str]:
 
 def _parsed(text: str) -> _Limit | None:
     """Read a text such as rate(2, 60, type='mail', name='…'); None for a function of the caller."""
+    import ast
+
     try:
         call = ast.parse(text, mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
