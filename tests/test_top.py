@@ -423,6 +423,18 @@ def test_nothing_is_sent_and_little_asked_while_nothing_changes(queue, filled, m
     assert read == []
 
 
+def test_what_stands_on_the_screen_is_not_sent_again(top, filled):
+    screen = top()
+    screen.until("due 1 ")
+    screen.read()
+    begun = len(screen.raw)
+
+    for _ in range(10):
+        screen.read(0.03)
+
+    assert len(screen.raw) - begun < begun  # at most the clock and the ages
+
+
 def test_a_dumb_terminal_gets_one_screen(top, filled):
     screen = top(TERM="dumb")
 

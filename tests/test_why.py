@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from freezegun import freeze_time
 
-from dbbasic_queue import Snooze, cli, errors, limits
+from dbbasic_queue import Snooze, cli, errors, journal, limits
 from dbbasic_queue.batch import enqueue_batch
 from dbbasic_queue.redact import sensitive
 from dbbasic_queue.why import reasons, why
@@ -369,6 +369,53 @@ def test_a_job_whose_worker_died_is_stuck(queue, ask, start):
     assert first.startswith("stuck: its worker anna-")
     assert first.endswith(" has died; the next tick takes it in")
     assert last == "no tick has come yet"
+
+
+@pytest.fixture
+def alive(queue):
+    """Make a live worker that runs a job, as its file says, without a process of its own."""
+    made = []
+
+    def make(running=None, name="bert"):
+        queue.file.make_side()
+        made.append(journal.WorkerFile(queue.file, name, None, HANDLERS))
+        made[-1].register()
+        if running:
+            line = journal.start_line(b"1", running.encode(), 1, journal.now(), 3)
+            made[-1].append(line, durable=False)
+        return made[-1].id
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_a_job_that_is_claimed_and_not_begun_says_what_its_worker_runs(queue, ask, alive):
+    runs, id = queue.enqueue("good"), queue.enqueue("good")
+    worker = alive(running=runs)
+    with queue.edit() as e:
+        e.change(e.get(id), status="processing", worker=f"{worker}.1")
+
+    claimed, slow = ask(id)
+    assert claimed == f"claimed: worker {worker} (pid {os.getpid()}) has not begun it yet"
+    assert slow == f"worker {worker} runs job {runs} (good) for 0s"
+
+
+def test_an_idle_worker_takes_it_at_its_next_look(queue, ask, alive):
+    id = queue.enqueue("good")
+    worker = alive()
+
+    assert ask(id) == [f"due: worker {worker} takes it at its next look"]
+
+
+def test_as_many_workers_as_may_live_are_told(queue, ask, alive, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    for _ in range(4):
+        alive(running=queue.enqueue("good", priority=9))
+    id = queue.enqueue("good")
+
+    text = "busy: due; 4 workers live, and one more may not by default (max_workers)"
+    assert ask(id)[0] == text
 
 
 # --- what has ended
