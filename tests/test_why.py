@@ -290,6 +290,15 @@ def test_each_kind_of_rate_is_understood(queue, ask, how, left):
     assert ask(id)[0].startswith(f"limited: rate(2, 60, how='{how}'); the next may start in {left}")
 
 
+def test_what_started_in_the_last_window_is_free_in_the_next(queue, ask, clock):
+    queue.enqueue_many([("good", n) for n in range(3)])
+    tick(queue, admit=[limits.rate(2, 60, how="fixed")])
+    *_, id = [job.id for job in queue.jobs()]
+    clock.tick(45)
+
+    assert ask(id)[0].startswith("due for 45s: ")
+
+
 def test_a_rate_by_a_field_holds_only_the_same_value(queue, ask):
     jobs = [{"to": "ada"}, {"to": "ada"}, {"to": "bob"}]
     _, held, _ = queue.enqueue_many([("good", job) for job in jobs])
