@@ -1,11 +1,13 @@
 """What `top` shows: the figures, the workers, and the jobs that run, are due, or failed last."""
 
+import os
 import time
 from itertools import islice
 
 from .. import Job, Queue
 from ..choose import Choice
 from ..choose import jobs as chosen
+from ..kinds import Kinds
 from ..redact import masked
 from ..shell import command_line
 from ..show import row, span, visible
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from .terminal import Line
 
 MOST = 200  # jobs of each kind that are read
+_MAY_COME = 5  # seconds after which a job that was for later is looked for
 _HEAD = ("ID", "STATUS", "TYPE", "QUEUE", "TRY", "WHEN", "ERROR OR PAYLOAD")
 _LOOKS = {"processing": "33", "failed": "31", "completed": "32", "cancelled": DIM}
 _WORKERS_SHOWN = 3  # of the rows, one in so many at most is a worker's
@@ -36,6 +39,8 @@ class Scene:
         self.took = 0.0  # seconds of the last reading
         self._figures = Figures(queue)
         self._version: tuple[str, str] | None = None
+        self._rows: list[Job] = []  # of those that no worker runs
+        self._seen: object = None  # what they were read from
 
     def refresh(self) -> bool:
         """Read what has changed; whether anything had."""
@@ -52,12 +57,12 @@ class Scene:
 
     def forget(self) -> None:
         """Read everything at the next refresh."""
-        self._version = None
+        self._version = self._seen = None
 
     def _comes_due(self) -> bool:
-        """Whether time alone may have changed what is due: looked at twice a minute."""
+        """Whether time alone may have made a job due."""
         later = self.found.get("scheduled") or self.found.get("retrying")
-        return bool(later) and time.time() - self.read_at > 30
+        return bool(later) and time.time() - self.read_at > _MAY_COME
 
     def _read(self) -> "list[Job]":
         found = self.found
@@ -67,8 +72,18 @@ class Scene:
                 job = self.queue.get(id)
                 if job is not None and job.status == "processing":
                     running[id] = job
-        matches = Choice(text=self.text or None).matches
-        jobs = [job for job in running.values() if not self.text or matches(job)]
+        wanted, kinds = Choice(text=self.text or None), Kinds(self.queue)
+        now = [job for job in running.values() if wanted.matches(job, kinds)]
+        return now + self._resting()
+
+    def _resting(self) -> "list[Job]":
+        """Return the jobs that no worker runs; the rows are read when they may be others."""
+        found = self.found
+        counts = (found["stuck"], found["due"], found["statuses"]["failed"])
+        seen = (_stamp(self.queue.path), counts, self.text)
+        if seen == self._seen:
+            return self._rows
+        jobs: list[Job] = []
         for kind, count, newest in (
             ("stuck", found["stuck"], False),
             ("due", found["due"], False),
@@ -78,6 +93,7 @@ class Scene:
                 choice = Choice(status=kind, text=self.text or None)
                 most = MOST if self.text else min(count, MOST)
                 jobs += islice(chosen(choice, self.queue, newest=newest), most)
+        self._seen, self._rows = seen, jobs
         return jobs
 
     # --- lines
@@ -159,6 +175,14 @@ class Scene:
             else:
                 lines[at - first + 1] = _coloured(line, job.status)
         return lines
+
+
+def _stamp(path: str) -> tuple[int, ...]:
+    try:
+        st = os.stat(path)
+    except OSError:
+        return ()
+    return st.st_ino, st.st_size, st.st_mtime_ns
 
 
 def _row(job: "Job", now: float) -> list[str]:

@@ -8,6 +8,7 @@ from .. import admit, after, lookup
 from ..errors import QueueError
 from ..job import Job
 from ..journal import worker_of
+from ..kinds import DUE, Kinds
 from ..queue import Queue
 from ..redact import redacted
 from ..show import clock, span
@@ -300,17 +301,13 @@ class Look:
 
     def _before(self) -> int:
         """Return how many due jobs of its queue are claimed before it."""
-        mine, count = self._place(self.job), 0
-        known: dict[str, bool] = {}
-        for other in self.queue.jobs("pending", queue=self.job.queue):
-            if other.id == self.job.id or not other.is_due(self.now):
-                continue
-            cell = other.after or ""
-            if cell and cell not in known:
-                known[cell] = self._state(cell)[0] == after.MET
-            if self._place(other) < mine and (not cell or known[cell]):
-                count += 1
-        return count
+        mine, kinds = self._place(self.job), Kinds(self.queue, self.now)
+        others = self.queue.jobs("pending", queue=self.job.queue)
+        return sum(
+            self._place(other) < mine and kinds.of(other) == DUE
+            for other in others
+            if other.id != self.job.id
+        )
 
     @staticmethod
     def _place(job: Job) -> tuple[int, int, str]:
