@@ -76,6 +76,7 @@ class _Live:
 
     def run(self) -> None:
         """Show and obey, until q."""
+        self._terminal.draw([[(f"reading {self._queue.path} …", "2")]])
         while True:
             self._refresh()
             self._terminal.draw(self._lines())

@@ -302,11 +302,11 @@ class Look:
     def _before(self) -> int:
         """Return how many due jobs of its queue are claimed before it."""
         mine, kinds = self._place(self.job), Kinds(self.queue, self.now)
-        others = self.queue.jobs("pending", queue=self.job.queue)
+        others = lookup.jobs(self.queue.file, needle=b"\tpending\t")
         return sum(
             self._place(other) < mine and kinds.of(other) == DUE
             for other in others
-            if other.id != self.job.id
+            if other.id != self.job.id and other.queue == self.job.queue
         )
 
     @staticmethod
