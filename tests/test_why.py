@@ -2,7 +2,10 @@
 
 import json
 import os
+import pty
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from dbbasic_queue.batch import enqueue_batch
 from dbbasic_queue.redact import sensitive
 from dbbasic_queue.why import reasons, why
 
+ROOT = Path(__file__).resolve().parent.parent
 FROZEN = "2025-10-09 08:53:20"
 NOW = 1760000000
 
@@ -518,6 +522,24 @@ def test_the_command_prints_the_answer_and_below_it_the_rest(queue, capsys):
         f"                  `retry {id}` makes it pending again\n"
     )
     assert answer.err == f"queue {queue.path}\n"
+
+
+def test_at_a_terminal_the_id_stands_out(queue, tmp_path):
+    id = queue.enqueue("bad", run_at=NOW + 10**9)
+    terminal, theirs = pty.openpty()
+
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path += {sys.path!r}\n"
+         "from dbbasic_queue.cli import main; sys.exit(main())", "--file", queue.path, "why", id],
+        stdout=theirs, stderr=subprocess.PIPE, cwd=ROOT, text=True,
+        env={**os.environ, "TERM": "xterm", "NO_COLOR": "", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+    os.close(theirs)
+    out = os.read(terminal, 4096).decode()
+    os.close(terminal)
+    assert (done.returncode, done.stderr) == (0, f"queue {queue.path}\n")
+    assert out.startswith(f"\x1b[1m{id}\x1b[0m  scheduled: it is due in ")
 
 
 def test_the_command_answers_no_for_an_unknown_job_and_goes_on(queue, capsys):
