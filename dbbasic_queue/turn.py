@@ -18,6 +18,7 @@ from .options import Options
 from .queue import Queue
 from .recover import Dead, event_of, read_dead, recover, remove_if_empty
 from .run import clock
+from .seen import FRESH, note, said_by
 from .tsv import PENDING, PROCESSING
 
 TYPE_CHECKING = False
@@ -49,6 +50,7 @@ class Turns:
         self._reported = False
         self._raised: list[object] = []  # `admit` functions of which that was logged
         self._begun = int(time.time())
+        self._says, self._said_at = said_by(options), -math.inf
         self._again = again  # ids of jobs put back by this worker: left to the next tick
         self.took = 0.0  # seconds of the last edit under the lock
         self.left_some = False  # the last claim had no room for all that is due
@@ -115,6 +117,9 @@ class Turns:
                 e.commit()
                 self._file.settle_rename()
                 self._keep_look(e)
+                if now - self._said_at > FRESH:
+                    self._said_at = now
+                    note(self._file, self._says)
                 for one in dead:
                     one.bury()
                 if leaving or not (keep or taken or not room or self._options.run_for):

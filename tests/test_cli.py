@@ -20,6 +20,7 @@ import pytest
 from freezegun import freeze_time
 
 from dbbasic_queue import Queue, cli
+from dbbasic_queue.cli import completion
 from dbbasic_queue.cli.arguments import parse, parser
 from dbbasic_queue.cli.work import Tally
 
@@ -995,6 +996,9 @@ EVERY = {
     "metrics": "metrics",
     "watch": "watch --since 3h --event failed --timeout 0",
     "history": "history {failed}",
+    "top": "top --once",
+    "why": "why {failed} {pending}",
+    "completion": "completion bash",
     "workers": "workers",
     "archive": "archive --older-than 0",
     "backup": "backup copy.tsv",
@@ -1155,6 +1159,14 @@ def test_every_command_has_help_with_an_example(ask, name):
     assert "Exit status" in answer.out
     for action in commands()[name]._actions:
         assert action.help or action.metavar == "ID" or action.dest in ("status", "type", "queue")
+
+
+@pytest.mark.parametrize("name", [name for name, _ in completion.every(parser()) if " " in name])
+def test_every_word_of_a_command_has_help_with_an_example(ask, name):
+    answer = ask(f"{name} --help")
+
+    assert answer.status == 0
+    assert f"examples:\n  dbbasic-queue {name}" in answer.out
 
 
 def test_every_example_in_the_help_is_a_command(ask):

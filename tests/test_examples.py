@@ -432,6 +432,13 @@ def test_a_failure_is_told_by_a_listener_and_by_a_job_that_waits_for_it():
     assert Queue().counts("type", "status") == {("charge", "failed"): 2, ("alert", "completed"): 3}
 
 
+def test_why_prints_what_holds_each_job():
+    printed, _ = run("why.py")
+
+    told = [line.partition(": ")[2].split(" ")[0] for line in printed.splitlines()]
+    assert told == ["completed", "paused:", "waiting:", "not"]
+
+
 def test_a_job_is_watched_from_another_process_and_its_history_is_kept():
     printed, _ = run("watch.py")
 

@@ -17,12 +17,12 @@ OURS = PACKAGE.name
 # The core in reading order: at the top of a module, imports go to the left only.
 CORE = (
     "errors tsv log files mount beside flock lock disk job after new lookup hint add edit queue"
-    " here layers journal recover run options outcome admit due claim turn stop held worker"
+    " here layers journal recover run options seen outcome admit due claim turn stop held worker"
 ).split()
 LEAVES = ("errors", "tsv")  # these know nothing of ours but errors
 # Of what several features are made; they import the core, and of each other only to the left.
 # `redact` is one, since whatever shows a job (show, export) hides the same fields by one rule.
-SHARED = ("redact", "group", "keys", "leave", "output", "kinds", "stats")
+SHARED = ("redact", "show", "group", "keys", "leave", "output", "kinds", "stats")
 DOORS = ("cli", "__main__", "tasks", "metrics", "testing", "web", "contrib")
 
 # Methods that are only a door to a later room import it when they are called; exactly these.

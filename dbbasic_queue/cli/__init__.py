@@ -85,6 +85,8 @@ COMMANDS = {
     "queue:list": _command("List jobs", "list"),
     "queue:failed": _command("List the jobs that failed", "list", "--status", "failed"),
     "queue:show": _command("Show everything about one job", "show"),
+    "queue:top": _command("Show the queue live, and steer it with keys", "top"),
+    "queue:why": _command("Say why a job has not run, or not yet", "why"),
     "queue:watch": _command("Print a line for each change of a job, as it comes", "watch"),
     "queue:history": _command("Say what became of one job", "history"),
     "queue:stats": _command("Count jobs by status, queue and type", "stats"),

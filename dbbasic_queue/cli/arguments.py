@@ -6,15 +6,18 @@ from functools import partial
 from .. import __version__
 from . import (
     change,
+    completion,
     control,
     edit,
     export,
+    live,
     look,
     metrics,
     schedule,
     sealed,
     shell,
     watch,
+    why,
     work_words,
 )
 from .output import PROGRAM
@@ -96,8 +99,11 @@ def parser() -> Parser:
     _add_questions(add)
     watch.add_words(add)
     metrics.add_words(add)
+    why.add_words(add)
+    live.add_words(add)
     _add_upkeep(add)
     sealed.add_words(add)
+    completion.add_words(add, parser)
     p = add(
         "schedule", None, "Jobs that come again: add, list, pause, resume, run, remove.",
         """schedule add nightly report --cron '30 2 * * *' --tz Europe/Berlin

@@ -13,6 +13,7 @@ from ..stats import stats as figures
 from .change import chosen, filtered
 from .output import Output, tell
 from .shell import lines_of
+from .why import line_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def show(queue: Queue, given: "Namespace", out: Output) -> int:
         more = {name.replace(" ", "_"): text for name, text in lines_of(queue, job)}
         out.document(document(job, plain=given.plain) | more)
         return 0
-    lines = page(job, time.time(), plain=given.plain) + lines_of(queue, job)
+    lines = page(job, time.time(), plain=given.plain) + lines_of(queue, job) + line_of(queue, job)
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
         out.lines(name, text, width)

@@ -48,7 +48,7 @@ class Output:
         terminal = sys.stdout is not None and sys.stdout.isatty()
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         self.colours = terminal and not plain
-        self._width = shutil.get_terminal_size().columns if terminal else PIPE_WIDTH
+        self.width = shutil.get_terminal_size().columns if terminal else PIPE_WIDTH
         at_a_terminal = sys.stderr is not None and sys.stderr.isatty()
         self.shows_progress = at_a_terminal and not json and os.environ.get("TERM") != "dumb"
 
@@ -103,7 +103,7 @@ class Output:
     def _joined(self, row: "Sequence[str]", widths: "Sequence[int]") -> str:
         *front, last = row
         text = "".join(f"{cell:<{width}}  " for cell, width in zip(front, widths, strict=False))
-        room = max(self._width - len(text), 10)
+        room = max(self.width - len(text), 10)
         return (text + (last if len(last) <= room else last[: room - 1] + "…")).rstrip()
 
     def _coloured(self, text: str, code: str) -> str:

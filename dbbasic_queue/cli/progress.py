@@ -33,6 +33,7 @@ DOING = {
     "show": "looking",
     "stats": "counting",
     "stop": "stopping",
+    "why": "looking",
     "workers": "looking",
 }
 _ONE_PASS = {"export": 0, "list": 0, "stats": 0, "backup": 1}  # of what they read, or write

@@ -26,6 +26,22 @@ if TYPE_CHECKING:
 HOW = ("sliding", "fixed", "spacing")
 
 
+class Limit:
+    """An `admit` function that shows the words it was made of."""
+
+    __slots__ = ("_ask", "_text")
+
+    def __init__(self, ask: "Admit", text: str) -> None:
+        self._ask = ask
+        self._text = text
+
+    def __call__(self, job: "Job", counts: "Counts") -> bool | None:
+        return self._ask(job, counts)
+
+    def __repr__(self) -> str:
+        return self._text
+
+
 def concurrency(
     n: int, *, type: "Texts" = None, queue: "Texts" = None, key: "Key" = None
 ) -> "Admit":
@@ -54,7 +70,7 @@ def concurrency(
             return True
         return False if which.key else counts.leave_kind()
 
-    return admit
+    return Limit(admit, f"concurrency({n}{which.words()})")
 
 
 def rate(
@@ -106,7 +122,9 @@ def rate(
         counts.ask_again(at / 1e6)
         return False if which.key else counts.leave_kind()
 
-    return admit
+    more = "" if how == "sliding" else f", how={how!r}"
+    text = f"rate({n}, {window / 1e6:.15g}{which.words()}{more}, name={name or which.name()!r})"
+    return Limit(admit, text)
 
 
 def _free_at(starts: "Sequence[int]", n: int, window: int, how: str, now: int) -> int:

@@ -69,6 +69,18 @@ class Which:
         except Exception:  # the user's function; whoever has no key is limited together
             return b"null"
 
+    def words(self) -> str:
+        """Return the arguments that made this, as they stand in a call after others."""
+        text = ""
+        for name, several in (("type", self.types), ("queue", self.queues)):
+            if several:
+                text += f", {name}={(several[0] if len(several) == 1 else several)!r}"
+        if callable(self.key):
+            text += f", key={getattr(self.key, '__qualname__', 'function')}"
+        elif self.key:
+            text += f", key={self.key!r}"
+        return text
+
     def name(self) -> str:
         """Return a text that these words have in common with no others; BadArgument for a function
         without a name of its own.
