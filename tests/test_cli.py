@@ -1009,6 +1009,10 @@ EVERY = {
     "kill": "kill {pending}",
     "stop": "stop",
     "doctor": "doctor",
+    "health": "health",
+    "cron": "cron {handlers}",
+    "init": "init",
+    "makefile": "makefile",
     "schedule": "schedule list",
     "new-key": "new-key",
     "reseal": "reseal",
@@ -1054,8 +1058,9 @@ def test_p35_hostile_text_never_reaches_the_terminal(
 
     answer = ask(EVERY[name].format(**five, shout=shout, handlers=handlers))
 
-    assert answer.status in (0, 1)
-    assert not UNSAFE.search(answer.out + answer.err)
+    assert answer.status in (0, 1) or name == "health"  # nothing has run these jobs for hours
+    out = answer.out.replace("\n\t", "\n") if name == "makefile" else answer.out
+    assert not UNSAFE.search(out + answer.err)
 
 
 @pytest.mark.parametrize("words", ["list --type", "show", "retry", "cancel", "--file", "frob"])

@@ -257,5 +257,97 @@ def test_the_next_tick_runs_what_the_killed_one_was_at(killed, waiting):
     assert not [*killed.path.glob("data/queue.tsv.d/workers/*")]
 
 
+# --- what `init` and `cron --install` set up, and what `health` says of it
+
+
+class SetUp(Folder):
+    """A folder set up by our commands alone, with a line for worker.py or for handlers."""
+
+    def __init__(self, path, *words):
+        self.path = path
+        path.mkdir()
+        self.queue = Queue(path / "data" / "queue.tsv")
+        assert self.ask("init")[0] == 0
+        assert self.ask("cron", *words, "--install")[0] == 0
+
+    def ask(self, *words):
+        """Run a command line there; return its status and what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "dbbasic_queue", *words],
+            cwd=self.path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        return done.returncode, done.stdout
+
+    def tick_was(self, seconds):
+        """Say that the last tick was so long ago."""
+        at = time.time() - seconds
+        os.utime(self.path / "data" / "queue.tsv.d" / "tick", (at, at))
+
+
+@pytest.fixture(scope="module")
+def set_up(folders, tmp_path_factory):
+    base = tmp_path_factory.mktemp("set up")
+    made = {
+        "worker": SetUp(base / "50% of 'it' \\ $HOME"),
+        "module": SetUp(base / "module", "handlers:HANDLERS"),
+    }
+    ids = {name: folder.enqueue(("greet", {"name": name})) for name, folder in made.items()}
+    for name, folder in made.items():
+        folder.wait(lambda folder=folder, name=name: completed(folder.queue, ids[name]))
+    return made
+
+
+def test_what_the_commands_set_up_runs_and_is_healthy(set_up):
+    for folder in set_up.values():
+        status, text = folder.ask("health", "--log", "logs/queue.log")
+
+        assert (status, text.split(" ago")[0][:12]) == (0, "OK - last ti"), text
+
+
+def test_handlers_that_cannot_be_imported_are_red_with_the_reason(set_up):
+    for folder in set_up.values():
+        (folder.path / "handlers.py").write_text("import nothing_like_it\n")
+    worker, module = set_up["worker"], set_up["module"]
+    worker.wait(lambda: "nothing_like_it" in worker.log())
+    module.wait(lambda: module.ask("health")[0] == 2)
+    worker.tick_was(181)
+
+    status, text = worker.ask("health", "--log", "logs/queue.log")
+    also, reason = module.ask("health")
+
+    assert (status, also) == (2, 2)
+    assert text.startswith("CRITICAL - no tick since ")
+    words = "ModuleNotFoundError: No module named 'nothing_like_it'"
+    assert f"logs/queue.log: {words}" in text.splitlines()[0]
+    assert f"handlers:HANDLERS: cannot import handlers: {words}" in reason.splitlines()[0]
+
+
+def test_mended_it_is_green_again(set_up):
+    for folder in set_up.values():
+        (folder.path / "handlers.py").write_text("HANDLERS = {'greet': lambda payload: payload}\n")
+
+    for folder in set_up.values():
+        folder.wait(lambda folder=folder: folder.ask("health")[0] == 0)
+
+
+def test_without_cron_it_is_red_within_three_ticks(set_up):
+    folder = set_up["worker"]
+    status, text = folder.ask("cron", "--remove")
+    folder.tick_was(175)
+
+    before = folder.ask("health")[0]
+    folder.wait(lambda: folder.ask("health")[0] == 2, seconds=20)
+
+    assert (status, text[:2], before) == (0, "- ", 0)
+    assert folder.ask("health", "--log", "logs/queue.log")[1].startswith("CRITICAL - no tick since")
+    assert (
+        str(folder.path.name)[:3]
+        not in subprocess.run(["crontab", "-l"], capture_output=True, text=True).stdout
+    )
+
+
 def completed(queue, ids):
     return all(queue.get(job_id).status == "completed" for job_id in ids)

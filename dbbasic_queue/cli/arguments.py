@@ -10,11 +10,13 @@ from . import (
     control,
     edit,
     export,
+    health,
     live,
     look,
     metrics,
     schedule,
     sealed,
+    setup,
     shell,
     watch,
     why,
@@ -53,9 +55,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(argv: "Sequence[str]") -> argparse.Namespace:
-    """Return what a command line says; what follows `enqueue … --` is a command of others."""
+    """Return what a command line says; what follows `enqueue … --` or `cron … --` is for others."""
     before, dashes, command = argv, "", argv[:0]
-    if "--" in argv and "enqueue" in argv[: argv.index("--")]:
+    if "--" in argv and {"enqueue", "cron"} & {*argv[: argv.index("--")]}:
         at = argv.index("--")
         before, dashes, command = argv[:at], "--", argv[at + 1 :]
     given, unknown = parser().parse_known_args(before)
@@ -102,6 +104,8 @@ def parser() -> Parser:
     why.add_words(add)
     live.add_words(add)
     _add_upkeep(add)
+    health.add_words(add)
+    setup.add_words(add)
     sealed.add_words(add)
     completion.add_words(add, parser)
     p = add(

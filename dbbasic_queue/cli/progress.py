@@ -25,6 +25,7 @@ DOING = {
     "doctor": "examining",
     "enqueue": "adding",
     "export": "exporting",
+    "health": "looking",
     "kill": "waiting for the end",
     "list": "listing",
     "purge": "purging",

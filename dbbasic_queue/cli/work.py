@@ -3,23 +3,26 @@
 import fcntl
 import importlib
 import logging
+import math
 import os
 import signal
 import sys
 import threading
 import time
+from contextlib import contextmanager
 
-from .. import Queue, shell
+from .. import Queue, QueueError, health, shell
 from ..errors import BadArgument
 from ..redact import redacted, redacting
 from ..show import as_json, document, visible
+from . import ping
 from .output import Output, tell
 from .sealed import opening
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import FrameType
     from typing import Any
 
@@ -145,18 +148,46 @@ def arguments_of(given: "Namespace") -> "dict[str, Any]":
     return options
 
 
+def _name_of(given: "Namespace") -> str:
+    return given.name or given.handlers or "--shell"
+
+
+@contextmanager
+def _telling_why_not(
+    queue: Queue, given: "Namespace", kind: type[Exception] = Exception
+) -> "Iterator[None]":
+    """Keep beside the queue why this cannot begin, where `health` finds it."""
+    try:
+        yield
+    except kind as error:
+        text = str(error) if isinstance(error, QueueError) else f"{type(error).__name__}: {error}"
+        health.note(queue, _name_of(given), text)
+        raise
+
+
+def _ping_of(given: "Namespace") -> str:
+    """Return the URL of --ping, "" without one."""
+    if given.ping and given.run_for == math.inf:
+        text = "it is sent at the end of a tick, and --forever has none"
+        raise BadArgument(f"--ping: {text}; let cron call `health --ping URL`")
+    return ping.checked(given.ping) if given.ping else ""
+
+
 def _leave(number: int, frame: "FrameType | None") -> None:
     raise _Terminated(0)
 
 
 def work(queue: Queue, given: "Namespace", out: Output) -> int:
     """Run the jobs that are due, and return."""
+    url = _ping_of(given)
     tally = None
     before = signal.getsignal(signal.SIGTERM)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _leave)  # the worker calls it when it has stopped
     try:
-        handlers, arguments = handlers_of(given), arguments_of(given)
+        with _telling_why_not(queue, given):
+            handlers, arguments = handlers_of(given), arguments_of(given)
+        health.forget(queue, _name_of(given))
         _log_to_stderr(logging.INFO if given.verbose else logging.WARNING, given)
         logging.getLogger("dbbasic_queue").info("queue %s", queue.path)
         shows = out.shows_progress and not given.verbose
@@ -166,7 +197,10 @@ def work(queue: Queue, given: "Namespace", out: Output) -> int:
         try:
             with out.progress("working" if shows else "", tally.text if tally else str):
                 layers = [redacting, *opening(), *arguments.pop("middleware", ())]
-                queue.process_jobs(handlers, middleware=layers, **arguments)
+                with _telling_why_not(queue, given, BadArgument):
+                    queue.process_jobs(handlers, middleware=layers, **arguments)
+            if url and (problem := ping.ping(url)):
+                logging.getLogger("dbbasic_queue").warning("%s", problem)
         except _Terminated:
             pass  # it has stopped in good order
         if out.json and tally:

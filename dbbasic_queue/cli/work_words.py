@@ -57,6 +57,8 @@ def add_words(add: "Callable[..., ArgumentParser]") -> None:
     p.add_argument("--keep-by", choices=("archive", "purge"), default="archive", help=where)
     more = "a mapping of further arguments of process_jobs, such as middleware and settings"
     p.add_argument("--options", metavar="MODULE:NAME", help=more)
+    sign = "ask for this URL after a good tick, as healthchecks.io wants it"
+    p.add_argument("--ping", metavar="URL", help=sign)
     p.add_argument("-v", "--verbose", action="store_true", help="log each job on stderr")
     lines = "log on stderr as JSON, a document a line"
     p.add_argument("--log-json", action="store_true", help=lines)
