@@ -37,7 +37,7 @@ setup(
     ],
     python_requires=">=3.10",
     packages=find_packages(include=["dbbasic_queue", "dbbasic_queue.*"]),
-    package_data={"dbbasic_queue": ["py.typed"]},
+    package_data={"dbbasic_queue": ["py.typed", "web/static/*"]},
     install_requires=["filelock>=3.30"],
     extras_require={
         "test": TEST,
@@ -52,6 +52,7 @@ setup(
             "mypy",
             "coverage>=7.17",
             "flask>=2.2",
+            "selenium",
             "pillow",
             "prometheus_client",
             "opentelemetry-sdk",

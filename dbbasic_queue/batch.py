@@ -110,6 +110,14 @@ def get_batch(id: str, *, queue_file: Queue | None = None) -> Batch | None:
     return found if found.total else None
 
 
+def batches(limit: int = 50, *, queue_file: Queue | None = None) -> list[Batch]:
+    """Return the batches that were made last and have rows in the file, newest first.
+
+    Unlike `get_batch` it does not count what has been archived.
+    """
+    return group.newest(queue_here(queue_file), "batch", Batch, limit)
+
+
 def append(id: str, jobs: "Iterable[Item]", *, queue_file: Queue | None = None) -> list[str]:
     """Add jobs to a batch that has not finished, in one edit, and return their ids.
 

@@ -24,17 +24,17 @@ class Chain(group.Group):
 
     current_step = 0
     current_type = ""
+    _reached = False  # the step that has not completed
 
     def _count(self, found: "Iterable[Job]") -> None:
         super()._count(self._follow(found))
 
     def _follow(self, found: "Iterable[Job]") -> "Iterator[Job]":
-        reached = False
         for job in found:
-            if not reached and not is_callback(job):
+            if not self._reached and not is_callback(job):
                 self.current_step += 1
                 self.current_type = job.type
-                reached = job.status != "completed"
+                self._reached = job.status != "completed"
             yield job
 
 
@@ -72,6 +72,14 @@ def get_chain(id: str, *, queue_file: Queue | None = None) -> Chain | None:
     """Return a chain as it is now, None when no job belongs to one of that id."""
     found = Chain(id, queue_here(queue_file))
     return found if found.total else None
+
+
+def chains(limit: int = 50, *, queue_file: Queue | None = None) -> list[Chain]:
+    """Return the chains that were made last and have rows in the file, newest first.
+
+    Unlike `get_chain` it does not count what has been archived.
+    """
+    return group.newest(queue_here(queue_file), "chain", Chain, limit)
 
 
 def append(id: str, jobs: "Iterable[Item]", *, queue_file: Queue | None = None) -> list[str]:

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import time
+from contextlib import suppress
 
 from .after import is_callback, is_label, named, parse
 from .beside import is_folder, open_regular
@@ -26,10 +27,11 @@ from .tsv import row
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from typing import Any
+    from typing import Any, TypeVar
 
     from .tsv import Header
 
+    G = TypeVar("G", bound="Group")
     # (type, payload), (type, payload, run_at), or a mapping of enqueue's arguments.
     Item = tuple[Any, ...] | dict[str, Any]
 
@@ -62,11 +64,10 @@ class Group:
                 setattr(self, job.status, getattr(self, job.status) + 1)
 
     def _read(self, about: str) -> None:
-        try:
+        # else it is somebody else's column, or changed by hand
+        with suppress(ValueError, TypeError, KeyError):
             said = json.loads(about)
             self.name, self.allow_failures = said["name"], int(said["allow_failures"])
-        except (ValueError, TypeError, KeyError):
-            return  # somebody else's column, or changed by hand
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}: {self.processed} of {self.total}>"
@@ -155,8 +156,7 @@ def about(name: "str | None", allow_failures: int = 0) -> "dict[str, str]":
         raise BadArgument(f"allow_failures={allow_failures!r:.80} is no number of at least 0")
     if name is None and not allow_failures:
         return {}
-    said = {"name": name, "allow_failures": allow_failures}
-    return {ABOUT: json.dumps(said, ensure_ascii=False)}
+    return {ABOUT: json.dumps({"name": name, "allow_failures": allow_failures}, ensure_ascii=False)}
 
 
 def describe(given: "list[dict[str, Any]]", members: int, columns: "dict[str, str]") -> None:
@@ -226,11 +226,9 @@ def _archived(queue: Queue, needle: bytes, group: str) -> "dict[bytes, tuple[byt
         months = sorted(os.listdir(folder)) if is_folder(folder) else []
     except OSError as error:
         raise QueueError(f"{folder}: cannot be read: {error.strerror}") from error
-    try:
+    since, found = "", {}
+    with suppress(ValueError, OverflowError, OSError):  # a label that was not made here
         since = month_of(group.rpartition("-")[2])
-    except (ValueError, OverflowError, OSError):
-        since = ""  # a label that was not made here
-    found = {}
     for name in months:
         if name < since or not name.endswith(".tsv"):
             continue
@@ -249,6 +247,18 @@ def _archived(queue: Queue, needle: bytes, group: str) -> "dict[bytes, tuple[byt
         except OSError as error:
             raise QueueError(f"{path}: cannot be read: {error.strerror}") from error
     return found
+
+
+def newest(queue: Queue, kind: str, made: "type[G]", limit: int) -> "list[G]":
+    """Return the groups of a kind that were made last and have rows in the file, newest first."""
+    found: dict[str, G] = {}
+    for job in jobs(queue.file, needle=b"\t%b-" % kind.encode()):
+        if (label := job.cell("group")).startswith(f"{kind}-"):
+            one = found.get(label) or found.setdefault(label, made(label, queue, ()))
+            one._count((job,))
+            if len(found) > limit:
+                del found[min(found)]
+    return [found[label] for label in sorted(found, reverse=True)]
 
 
 def members(queue: Queue, group: str) -> "Iterator[Job]":

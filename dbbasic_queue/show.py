@@ -8,6 +8,7 @@ import json
 import time
 from itertools import pairwise
 
+from .after import named
 from .redact import redacted
 from .tsv import COLUMNS
 from .tsv import visible as visible
@@ -93,6 +94,11 @@ def when(job: "Job", now: float) -> str:
     if job.status == "processing":
         return f"for {span(now - job.started_at)}" if job.started_at else "claimed"
     return f"{span(now - (job.finished_at or job.created_at))} ago"
+
+
+def waits_for(job: "Job") -> list[str]:
+    """Return the ids, and the groups as @GROUP, for which a job waits or has waited."""
+    return named(job.after or "")
 
 
 ROW = ("ID", "STATUS", "TYPE", "QUEUE", "ATTEMPTS", "WHEN", "ERROR OR PAYLOAD")

@@ -11,6 +11,7 @@ from dbbasic_queue import Queue, QueueError, batch, current_job, group
 from dbbasic_queue.batch import (
     Batch,
     append,
+    batches,
     cancel_batch,
     enqueue_batch,
     enqueue_workflow,
@@ -410,3 +411,22 @@ def test_to_cancel_or_to_extend_a_batch_makes_no_queue_file(queue):
         append("batch-0", [("good", 1)], queue_file=queue)
 
     assert not Path(queue.path).parent.exists()
+
+
+def test_the_newest_batches_are_listed_with_their_figures(queue):
+    old, middle, new = (
+        enqueue_batch([("a", n)] * 3, name=f"number {n}", then=("b", 0), queue_file=queue)
+        for n in range(3)
+    )
+    queue.enqueue("other", group="mine")
+    queue.cancel(next(old.jobs()).id)
+
+    found = batches(queue_file=queue)
+
+    assert [one.id for one in found] == [new.id, middle.id, old.id]
+    assert [(one.name, one.total, one.cancelled) for one in found][::2] == [
+        ("number 2", 3, 0),
+        ("number 0", 3, 1),
+    ]
+    assert [one.id for one in batches(2, queue_file=queue)] == [new.id, middle.id]
+    assert batches(0, queue_file=queue) == []

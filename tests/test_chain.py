@@ -8,6 +8,7 @@ from dbbasic_queue import batch, current_job
 from dbbasic_queue.chain import (
     append,
     cancel_chain,
+    chains,
     enqueue_chain,
     get_chain,
     previous_result,
@@ -207,3 +208,18 @@ def test_a_broken_chain_stands_at_the_step_that_failed(queue):
 def test_a_queue_file_is_a_queue(tmp_path):
     with pytest.raises(BadArgument, match=r"give Queue\(path\)"):
         enqueue_chain([("say", 1)], queue_file=str(tmp_path / "queue.tsv"))
+
+
+def test_the_newest_chains_are_listed_with_the_step_that_they_are_at(queue):
+    first = enqueue_chain([("a", 0), ("b", 0), ("c", 0)], queue_file=queue)
+    second = enqueue_chain([("x", 0), ("y", 0)], queue_file=queue)
+    queue.process_jobs({"a": str})
+
+    found = chains(queue_file=queue)
+
+    assert [one.id for one in found] == [second.id, first.id]
+    assert [(one.current_step, one.current_type, one.total) for one in found] == [
+        (1, "x", 2),
+        (2, "b", 3),
+    ]
+    assert [one.id for one in chains(1, queue_file=queue)] == [second.id]

@@ -1031,7 +1031,9 @@ def quiet_editor(monkeypatch):
 
 
 def test_the_table_of_these_tests_has_every_command():
-    assert set(EVERY) == set(commands())
+    serves = {"dashboard"}  # until it is stopped: tests/test_web.py
+
+    assert set(EVERY) | serves == set(commands())
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -170,6 +170,17 @@ def test_a_door_imports_public_names_only():
     assert wrong == []
 
 
+def test_no_door_opens_another_but_the_shell_which_starts_them():
+    wrong = [
+        (file, i)
+        for file in files_of({*DOORS} - {"cli", "__main__"})
+        for i in ours(FILES[file])
+        if i.room in DOORS and i.room != room_of(file)
+    ]
+
+    assert wrong == []
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_a_module_is_read_in_one_sitting(file):
     assert len(FILES[file].read_bytes().splitlines()) <= 350

@@ -8,6 +8,7 @@ aside, rename it to audit-2030-01.tsv, say; `chattr +a` lets nobody but root do 
 
 from .completing import complete as complete
 from .file import Entry as Entry
+from .file import audit_path as audit_path
 from .file import history as history
 from .file import read as read
 from .file import verify as verify

@@ -16,13 +16,17 @@ _who: "tuple[int, str]" = (0, "")
 
 
 def trail(
-    queue_file: "Where" = None, *, path: "str | os.PathLike[str] | None" = None
+    queue_file: "Where" = None,
+    *,
+    path: "str | os.PathLike[str] | None" = None,
+    by: str = "",
 ) -> "Listener":
     """Return a listener that adds a line to the trail of a queue at each event.
 
     Give it to `Queue(path, listeners=[trail(path)])`, which tells it of every move, that queue's
     workers too; or to `process_jobs(listeners=[trail()])`.  `queue_file`: the queue or its path
     (None: the default queue); `path`: another place than `audit.tsv` in the queue's side folder.
+    `by` stands before the user and the process in each line: for whom it is done.
     The line is on the disk as soon as the queue's `sync` asks for it of outcomes.  One that a
     worker could not write, since it died, `complete` adds.
     """
@@ -35,7 +39,7 @@ def trail(
         if writer is None:
             writer = writers[where] = Writer(where, queue)
         at = job.finished_at if job.finished and event not in ("archived", "purged") else None
-        writer.add([entry_of(event, job, at or time.time())])
+        writer.add([entry_of(event, job, at or time.time(), by)])
 
     return listener
 

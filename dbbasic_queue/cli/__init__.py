@@ -106,6 +106,7 @@ COMMANDS = {
     "queue:schedule": _command("Jobs that come again: add, list, pause, resume", "schedule"),
     "queue:new-key": _command("Print a new key for sealed and signed jobs", "new-key"),
     "queue:reseal": _command("Seal what is sealed under the first key", "reseal"),
+    "queue:dashboard": _command("Show the queue in a browser", "dashboard"),
     "queue:health": _command("Say whether the queue is healthy, as Nagios reads it", "health"),
     "queue:cron": _command("Print, install or remove the line of the crontab", "cron"),
     "queue:init": _command("Write a worker.py and its handlers", "init"),

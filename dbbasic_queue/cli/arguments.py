@@ -8,6 +8,7 @@ from . import (
     change,
     completion,
     control,
+    dashboard,
     edit,
     export,
     health,
@@ -99,10 +100,8 @@ def parser() -> Parser:
     work_words.add_words(add)
     shell.add_words(add)
     _add_questions(add)
-    watch.add_words(add)
-    metrics.add_words(add)
-    why.add_words(add)
-    live.add_words(add)
+    for module in (watch, dashboard, metrics, why, live):
+        module.add_words(add)
     _add_upkeep(add)
     health.add_words(add)
     setup.add_words(add)

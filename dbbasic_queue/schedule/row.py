@@ -13,6 +13,7 @@ from ..disk import unhurried
 from ..edit import Edit
 from ..errors import BadArgument, UnknownJob
 from ..job import Job
+from ..lookup import jobs
 from ..new import LATEST, new_job
 from ..queue import Queue
 from ..tsv import load
@@ -202,7 +203,9 @@ def live_row_in(e: Edit, name: str) -> Job | None:
 def live_rows(queue: Queue) -> "dict[str, Job]":
     """Return the row with which each schedule goes on, by name; read without the lock."""
     found: dict[str, Job] = {}
-    for row in queue.jobs(type=TYPE):
+    for row in jobs(queue.file, needle=b"\tschedule\t"):
+        if row.type != TYPE:
+            continue
         name = row.cell("unique").rpartition("@")[0] or row.id
         if row.status in UNFINISHED and is_live(row):
             found[name] = row
