@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -217,7 +217,7 @@ def test_enqueue_reads_the_payload_from_stdin(ask, queue, monkeypatch):
         ("enqueue mail --id xyz", "xyz"),
         ("enqueue mail --queue 'a b'", "a b"),
         ("enqueue mail --backoff often", "often"),
-        ("list --status due", "due"),
+        ("list --status done", "done"),
         ("list --limit -1", "-1"),
         ("list --id 1 --type mail", "one of the two"),
         ("list --stat failed", "--stat"),
@@ -225,7 +225,7 @@ def test_enqueue_reads_the_payload_from_stdin(ask, queue, monkeypatch):
         ("retry", "--all"),
         ("retry --all --type mail", "one of the three"),
         ("retry --status completed", "only failed and cancelled"),
-        ("cancel", "ID"),
+        ("cancel", "which jobs"),
         ("purge", "--all"),
         ("purge 0123456789abcdef --all", "one of the three"),
         ("archive", "--older-than"),
@@ -534,7 +534,91 @@ def test_stats_is_for_people_too(ask, five):
 
     assert re.search(r"^pending +1  1 due$", out, re.M)
     assert re.search(r"^oldest due +for 2h$", out, re.M)
-    assert re.search(r"^high +0 +0 +0 +1 +0$", out, re.M)
+    assert re.search(r"^high +0 +0 +0 +0 +1 +0$", out, re.M)
+    assert "#" not in out and "█" not in out
+
+
+def test_stats_knows_times_and_rates(ask, queue):
+    queue.enqueue_many([("mail", 1), ("mail", 2), ("bad", 3)])
+    queue.process_jobs({"mail": print, "bad": lambda payload: 1 / 0}, max_attempts=1)
+
+    out = ask("stats").out
+
+    assert re.search(r"^rate +0\.05 a minute, in the last hour$", out, re.M)
+    assert re.search(r"^run time +p50 [\d.e-]+ ms, p95 [\d.e-]+ ms$", out, re.M)
+    assert re.search(r"^success +66.7% in the last day$", out, re.M)
+    assert re.search(r"^mail +0 +0 +2 +0 +0 +100% ", out, re.M)
+    assert re.search(r"^bad +0 +0 +0 +1 +0 +0% ", out, re.M)
+
+
+@pytest.mark.parametrize(("encoding", "mark"), [("utf-8", "█"), ("ascii", "#")])
+def test_stats_draws_bars_at_a_terminal(start, queue, encoding, mark):
+    queue.enqueue_many([("mail", n) for n in range(10)])
+    queue.enqueue("mail", queue="high")
+    terminal, theirs = pty.openpty()
+
+    child = start("stats", stdout=theirs, env={"PYTHONIOENCODING": encoding, "NO_COLOR": "1"})
+    os.close(theirs)
+    child.wait(timeout=60)
+    out = os.read(terminal, 65536).decode()
+    os.close(terminal)
+
+    assert child.returncode == 0
+    bars = dict(re.findall(rf"^(default|high)\b.*?({mark}+) *\r?$", out, re.M))
+    assert len(bars["default"]) > 5 * len(bars["high"]) > 0
+
+
+# --- why jobs failed
+
+
+def test_failed_groups_by_type_and_first_line(ask, queue):
+    def refuse(payload):
+        raise OSError(f"no route to {payload}\nat all")
+
+    queue.enqueue_many([("mail", "a"), ("mail", "a"), ("mail", "b"), ("note", "a")])
+    queue.process_jobs({"mail": refuse, "note": refuse}, max_attempts=1)
+
+    told = ask("failed")
+    one = ask("failed --type note --json")
+
+    assert told.status == 0
+    lines = told.out.splitlines()
+    assert re.fullmatch(r"mail +2 +[\d: -]+ [0-9a-f]{16}  OSError: no route to a", lines[1])
+    assert len(lines) == 4
+    assert [(group["jobs"], group["error"]) for group in one.doc] == [(1, "OSError: no route to a")]
+
+
+def test_failed_of_no_failure_is_status_1(ask, five):
+    queue_without = ask("failed --type nothing")
+
+    assert (queue_without.status, queue_without.out) == (1, "")
+    assert "no job has failed" in queue_without.err
+
+
+# --- which jobs
+
+
+def test_list_takes_kinds_and_text(ask, queue):
+    id = queue.enqueue("mail", {"to": "Ada"})
+    queue.enqueue("mail", {"to": "Ben"}, run_at=timedelta(hours=1))
+
+    assert [job["id"] for job in ask("list --status due --json").doc] == [id]
+    assert [job["id"] for job in ask("list --text ada --json").doc] == [id]
+    assert ask("list --status stuck").status == 1
+    assert ask("list --group none").status == 1
+
+
+def test_cancel_takes_filters_and_says_whom_it_took_along(ask, queue):
+    ids = queue.enqueue_many([("mail", {"to": "Ada"}), ("mail", {"to": "Ben"})])
+    after = queue.enqueue("report", after=ids[0])
+    queue.enqueue("note")
+
+    answer = ask("cancel --type mail")
+
+    assert (answer.status, set(answer.out.split())) == (0, {*ids, after})
+    assert ask("cancel --text Ada").status == 1
+    assert ask("cancel --status failed").status == 2
+    assert len(ask("cancel --all").out.split()) == 1
 
 
 # --- pausing
@@ -993,6 +1077,7 @@ EVERY = {
     "tail": "tail {completed}",
     "wait": "wait {completed}",
     "stats": "stats",
+    "failed": "failed",
     "metrics": "metrics",
     "watch": "watch --since 3h --event failed --timeout 0",
     "history": "history {failed}",

@@ -83,7 +83,7 @@ COMMANDS = {
     "queue:tail": _command("Print what a command has printed, and follow it with -f", "tail"),
     "queue:wait": _command("Wait until jobs have finished", "wait"),
     "queue:list": _command("List jobs", "list"),
-    "queue:failed": _command("List the jobs that failed", "list", "--status", "failed"),
+    "queue:failed": _command("Tell why jobs failed, by type and error", "failed"),
     "queue:show": _command("Show everything about one job", "show"),
     "queue:top": _command("Show the queue live, and steer it with keys", "top"),
     "queue:why": _command("Say why a job has not run, or not yet", "why"),

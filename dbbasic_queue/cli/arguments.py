@@ -6,11 +6,12 @@ from functools import partial
 from .. import __version__
 from . import (
     change,
+    change_words,
     completion,
     control,
     dashboard,
-    edit,
     export,
+    figures,
     health,
     live,
     look,
@@ -23,8 +24,9 @@ from . import (
     why,
     work_words,
 )
+from .filters import add_filters
 from .output import PROGRAM
-from .values import duration, moment
+from .values import duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 
     Command = Callable[[Queue, argparse.Namespace, Output], int]
 
-STATUSES = ("pending", "processing", "completed", "failed", "cancelled")
 STATUS_LINE = "Exit status: 0 yes or done, 1 no, nothing or not found, 2 wrong usage or an error."
 
 
@@ -96,11 +97,11 @@ def parser() -> Parser:
         return one
 
     add = partial(command, commands)
-    _add_moves(add)
+    change_words.add_words(add)
     work_words.add_words(add)
     shell.add_words(add)
     _add_questions(add)
-    for module in (watch, dashboard, metrics, why, live):
+    for module in (figures, watch, dashboard, metrics, why, live):
         module.add_words(add)
     _add_upkeep(add)
     health.add_words(add)
@@ -132,92 +133,6 @@ def _indented(examples: str) -> str:
     return "\n".join(f"  {PROGRAM} {line.strip()}" for line in examples.strip().splitlines())
 
 
-def _add_moves(add: "Callable[..., Parser]") -> None:
-    p = add(
-        "enqueue", change.enqueue, "Add a job, or after -- a command, and print its id.",
-        """enqueue send_email '{"to": "ada@example.com"}'
-           enqueue report --run-at +2h --priority -5
-           enqueue report --run-at 2030-01-31T06:00
-           enqueue send_email - < payload.json
-           enqueue --priority 5 --timeout 2h --env LANG -- make -j4 all
-           enqueue --run-at +5m -- sh -c 'make && make install'""",
-        "When the id is printed, the job is stored.  A command is kept with this folder and PATH,\n"
-        "its words as they are; `work --shell` runs it, once unless --max-attempts says more.",
-    )  # fmt: skip
-    p.add_argument("type", nargs="?", help="which handler runs it")
-    p.add_argument("payload", nargs="?", metavar="JSON", help="its data; - reads it from stdin")
-    when = "not before: Unix seconds, ISO 8601 (local time without a zone), +30s +5m +2h +1d"
-    p.add_argument("--run-at", type=moment, metavar="TIME", help=when)
-    p.add_argument(
-        "--queue", default="default", metavar="LABEL", help="the label that workers choose by"
-    )
-    p.add_argument(
-        "--priority", type=int, default=0, metavar="N", help="lower runs first (default 0)"
-    )
-    p.add_argument("--max-attempts", type=int, metavar="N", help="how often it is started at most")
-    p.add_argument(
-        "--timeout",
-        type=duration,
-        metavar="TIME",
-        help="how long one attempt may take: 90, 90s, 5m",
-    )
-    words = "none, linear:BASE:CAP or exponential:BASE:CAP[:jitter]"
-    p.add_argument("--backoff", metavar="WORDS", help=words)
-    first = "a job that must complete first, or a condition as any:ID or ok:@GROUP"
-    p.add_argument("--after", action="append", metavar="ID", help=first)
-    p.add_argument("--group", metavar="LABEL", help="a label that jobs share")
-    p.add_argument("--id", help="an id of your own: 16 lower-case hex characters")
-    variable = "a variable for a command, with its value here or another"
-    p.add_argument("--env", action="append", metavar="NAME[=VALUE]", help=variable)
-
-    p = add(
-        "retry", change.retry, "Make failed or cancelled jobs pending again, and print their ids.",
-        """retry 6474847126a6107c
-           retry --type send_email --older-than 1h
-           retry --all
-           retry --copy 6474847126a6107c""",
-        "What was cancelled only because of them comes back too.",
-    )  # fmt: skip
-    p.add_argument("ids", nargs="*", metavar="ID")
-    _filters(p, "which of the failed jobs, or with --status cancelled of those")
-    p.add_argument("--all", action="store_true", help="every failed job")
-    p.add_argument("--copy", action="store_true", help="add new jobs like them instead")
-
-    p = add(
-        "cancel", change.cancel, "Cancel pending jobs, and print their ids.",
-        """cancel 6474847126a6107c
-           cancel $(dbbasic-queue list --json --type report | jq -r '.[].id')""",
-        "What can now never run, since it waits for one of them, is cancelled too.",
-    )  # fmt: skip
-    p.add_argument("ids", nargs="+", metavar="ID")
-
-    p = add(
-        "purge", change.purge, "Delete jobs for good, after asking.",
-        """purge --older-than 30d
-           purge --status failed --type send_email --yes
-           purge 6474847126a6107c""",
-        "Never one that is processing, nor one that an unfinished job waits for.",
-    )  # fmt: skip
-    p.add_argument("ids", nargs="*", metavar="ID")
-    _filters(p, "which of the finished jobs, or of those with --status")
-    p.add_argument("--all", action="store_true", help="every finished job")
-    p.add_argument("--yes", action="store_true", help="do not ask")
-
-    p = add(
-        "edit", edit.edit, "Change jobs in your editor: $VISUAL, else $EDITOR.",
-        """edit --status failed --type send_email
-           edit 6474847126a6107c""",
-        "You edit a copy, and hold up nobody.  It is plain: sensitive fields stand there as they\n"
-        "are.  A line is applied while its job is still as it was in the copy.  To delete a line\n"
-        "deletes the job; a line with an empty id adds one.  What runs is left out.  Lines that\n"
-        "cannot be applied are kept in a file that is named.  When the editor ends with a status\n"
-        "other than 0, nothing is applied.  One that returns at once needs its word for waiting,\n"
-        "as in EDITOR='code --wait'.",
-    )  # fmt: skip
-    p.add_argument("ids", nargs="*", metavar="ID")
-    _filters(p, "which jobs; all of these must hold (default: every job)")
-
-
 def _add_questions(add: "Callable[..., Parser]") -> None:
     p = add(
         "list", look.list_jobs, "List jobs, in the order they were added.",
@@ -225,7 +140,7 @@ def _add_questions(add: "Callable[..., Parser]") -> None:
            list --newest --limit 20
            list --type send_email --older-than 1h --json""",
     )  # fmt: skip
-    _filters(p, "which jobs; all of these must hold")
+    add_filters(p, "which jobs; all of these must hold")
     p.add_argument("--id", nargs="+", action="extend", metavar="ID", help="these jobs")
     p.add_argument("--newest", action="store_true", help="the last one first")
     p.add_argument("--limit", type=int, metavar="N", help="at most so many")
@@ -238,7 +153,7 @@ def _add_questions(add: "Callable[..., Parser]") -> None:
         "csv and tsv are for spreadsheets: a cell that would be a formula there gets a ' before\n"
         "it.  jsonl is one JSON document a line.",
     )  # fmt: skip
-    _filters(p, "which jobs; all of these must hold (default: every job)")
+    add_filters(p, "which jobs; all of these must hold (default: every job)")
     sealed.add_plain(p)
     p.add_argument("--archived", action="store_true", help="the jobs in the archive too")
     p.add_argument("--format", choices=export.FORMATS, help="default csv; json with --json")
@@ -255,15 +170,6 @@ def _add_questions(add: "Callable[..., Parser]") -> None:
     sealed.add_plain(p)
     unseal = "open what is sealed, with the keys of $DBBASIC_QUEUE_KEY"
     p.add_argument("--unseal", action="store_true", help=unseal)
-
-    p = add(
-        "stats", look.stats, "Count jobs by status, queue and type; say what is due and who works.",
-        """stats
-           stats --queue high
-           stats --json | jq .oldest_due_age""",
-    )  # fmt: skip
-    p.add_argument("--queue", help="only this queue")
-    p.add_argument("--type", help="only this type")
 
     add(
         "workers", look.workers, "List the workers that live, and what they run.",
@@ -335,14 +241,3 @@ def _add_upkeep(add: "Callable[..., Parser]") -> None:
 def _wait(p: Parser) -> None:
     how_long = "for the end, at most (default 10s)"
     p.add_argument("--wait", type=duration, default=10, metavar="TIME", help=how_long)
-
-
-def _filters(p: Parser, doc: str) -> None:
-    group = p.add_argument_group("filters", doc)
-    group.add_argument("--status", choices=STATUSES)
-    group.add_argument("--type")
-    group.add_argument("--queue")
-    group.add_argument("--worker", help="a worker's id or its name")
-    group.add_argument("--tag", help="a word in its column `tags`")
-    age = "finished, or else added, longer ago than this: 90s, 5m, 2h, 7d"
-    group.add_argument("--older-than", type=duration, metavar="TIME", help=age)

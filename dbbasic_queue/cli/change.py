@@ -3,11 +3,10 @@
 import json
 import os
 import sys
-import time
 
-from .. import Queue
+from .. import Queue, choose
 from ..errors import BadArgument
-from ..tags import tags_of
+from .filters import check_choice, choice_of, filtered, only_type_or_queue
 from .output import Output, ask, numbered, tell
 from .progress import aside
 from .shell import enqueue_command
@@ -15,12 +14,8 @@ from .shell import enqueue_command
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Iterator
     from typing import Any
 
-    from .. import Job
-
-FILTERS = ("status", "type", "queue", "worker", "tag", "older_than")
 FINISHED = ("completed", "failed", "cancelled")
 RETRIED = ("failed", "cancelled")
 
@@ -73,16 +68,13 @@ def read_payload(text: str | None) -> "Any":
 
 def retry(queue: Queue, given: "Namespace", out: Output) -> int:
     """Make failed or cancelled jobs pending again, and print their ids."""
-    _check_choice(given, "failed")
+    check_choice(given, "failed")
     if given.status not in (None, *RETRIED):
         raise BadArgument(f"--status {given.status}: only failed and cancelled jobs can be retried")
     if given.ids:
         back = queue.retry(given.ids, copy=given.copy)
-    elif given.status == "cancelled" or any(
-        one is not None for one in (given.worker, given.tag, given.older_than)
-    ):
-        wanted = [job.id for job in chosen(queue, given, given.status or "failed")]
-        back = queue.retry(wanted, copy=given.copy)
+    elif filtered(given) and not only_type_or_queue(given):
+        back = queue.retry(choose.ids(choice_of(given, "failed"), queue), copy=given.copy)
     else:
         back = queue.retry(type=given.type, queue=given.queue, copy=given.copy)
     _say(out, "retried", back)
@@ -98,25 +90,30 @@ def retry(queue: Queue, given: "Namespace", out: Output) -> int:
 
 def cancel(queue: Queue, given: "Namespace", out: Output) -> int:
     """Cancel pending jobs, and print their ids."""
-    gone: list[str] = []
-    queue = Queue(queue.path, listeners=[lambda event, job: gone.append(job.id)])
-    left = [id for id in dict.fromkeys(given.ids) if not queue.cancel(id) and id not in gone]
+    check_choice(given, "pending")
+    if given.status in ("processing", "completed", "failed", "cancelled", "stuck"):
+        raise BadArgument(f"--status {given.status}: only pending jobs can be cancelled")
+    wanted = list(dict.fromkeys(given.ids))
+    gone = choose.cancel(wanted or choose.ids(choice_of(given, "pending"), queue), queue)
     _say(out, "cancelled", gone)
+    left = [id for id in wanted if id not in set(gone)]
     for id in left:
         _why_not(queue, id, "cancelled", "pending")
-    return 1 if left else 0
+    if not gone and not left:
+        tell("no job is like that")
+    return 0 if gone and not left else 1
 
 
 def purge(queue: Queue, given: "Namespace", out: Output) -> int:
     """Delete jobs for good, after asking."""
-    _check_choice(given, "finished")
+    check_choice(given, "finished")
     if given.ids:
         found = [job for id in dict.fromkeys(given.ids) for job in [queue.get(id)] if job]
         for id in given.ids:
             if id not in {job.id for job in found}:
                 tell(f"no job has the id {id}")
     else:
-        found = list(chosen(queue, given, *([given.status] if given.status else FINISHED)))
+        found = list(choose.jobs(choice_of(given, *FINISHED), queue))
     running = sum(job.status == "processing" for job in found)
     if running:
         tell(f"{numbered(running)} processing: such are never deleted")
@@ -166,49 +163,6 @@ def backup(queue: Queue, given: "Namespace", out: Output) -> int:
     else:
         out.line(f"{queue.path} copied to {target}")
     return 0
-
-
-# --- which jobs
-
-
-def chosen(
-    queue: Queue, given: "Namespace", *statuses: str, newest: bool = False
-) -> "Iterator[Job]":
-    """Yield the jobs that the filters choose, of these statuses (any, when there are none)."""
-    status = statuses[0] if len(statuses) == 1 else None
-    jobs = queue.jobs(status, given.type, given.queue, given.worker, newest)
-    return filter(matching(given, *statuses), jobs)
-
-
-def matching(given: "Namespace", *statuses: str) -> "Callable[[Job], bool]":
-    """Return whether the filters choose a job, of these statuses (any, when there are none)."""
-    before = time.time() - given.older_than if given.older_than is not None else None
-    starts = (f"{given.worker}.", f"{given.worker}-")
-
-    def wanted(job: "Job") -> bool:
-        return (
-            (not statuses or job.status in statuses)
-            and given.type in (None, job.type)
-            and given.queue in (None, job.queue)
-            and (given.worker is None or (job.worker or "").startswith(starts))
-            and (given.tag is None or given.tag in tags_of(job))
-            and (before is None or (job.finished_at or job.created_at) < before)
-        )
-
-    return wanted
-
-
-def filtered(given: "Namespace") -> bool:
-    """Whether any filter was given."""
-    return any(getattr(given, name) is not None for name in FILTERS)
-
-
-def _check_choice(given: "Namespace", what: str) -> None:
-    ways = sum((bool(given.ids), filtered(given), given.all))
-    if not ways:
-        raise BadArgument(f"which jobs? give ids, filters as --type, or --all for every {what} one")
-    if ways > 1:
-        raise BadArgument("give ids, filters or --all, one of the three")
 
 
 def _say(out: Output, what: str, ids: "list[str]") -> None:

@@ -11,8 +11,9 @@ import threading
 
 from .. import Queue
 from ..errors import BadArgument
+from ..kinds import Kinds
 from ..redact import HIDDEN, paths_of
-from .change import filtered, matching
+from .filters import choice_of, filtered
 from .output import Output, numbered, tell
 from .progress import bytes_moved
 
@@ -79,11 +80,11 @@ def _copy(queue: Queue, given: "Namespace", path: str) -> bytes | None:
     """Write the chosen rows to a file and return them, None when there is nothing to edit."""
     from .. import byhand
 
-    statuses = [given.status] if given.status else []
+    choice, kinds = choice_of(given), Kinds(queue)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         try:
             copied = byhand.copy(
-                queue, file, ids=given.ids or None, wanted=matching(given, *statuses)
+                queue, file, ids=given.ids or None, wanted=lambda job: choice.matches(job, kinds)
             )
         except FileNotFoundError:
             tell(f"{queue.path}: there is no queue to edit")

@@ -6,8 +6,9 @@ from itertools import chain
 from .. import Queue
 from ..errors import BadArgument, NotStored
 from ..export import copy_target, inert, read, spreadsheet_row
+from ..kinds import Kinds
 from ..show import as_json, document
-from .change import filtered, matching
+from .filters import choice_of, filtered
 from .output import Output, emit_bytes, numbered, tell
 
 TYPE_CHECKING = False
@@ -32,7 +33,8 @@ def export(queue: Queue, given: "Namespace", out: Output) -> int:
     except FileNotFoundError:
         tell(f"{queue.path}: there is no queue to export")
         return 1
-    jobs = _Counted(filter(matching(given, *([given.status] if given.status else ())), every))
+    choice, kinds = choice_of(given), Kinds(queue)
+    jobs = _Counted(job for job in every if choice.matches(job, kinds))
     write = _json if form.startswith("json") else _table
     lines = write(form, header, jobs, plain=given.plain)
     if target is None:

@@ -3,14 +3,13 @@
 import time
 from itertools import islice
 
-from .. import Queue
+from .. import Queue, choose
 from ..doctor import PROBLEM, UNKNOWN, examine, mend
 from ..errors import BadArgument
 from ..redact import masked
 from ..shell import command_line
 from ..show import ROW, document, page, row, span
-from ..stats import stats as figures
-from .change import chosen, filtered
+from .filters import choice_of, filtered
 from .output import Output, tell
 from .shell import lines_of
 from .why import line_of
@@ -18,7 +17,7 @@ from .why import line_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from .. import Job
 
@@ -33,7 +32,7 @@ def list_jobs(queue: Queue, given: "Namespace", out: Output) -> int:
     if given.id:
         jobs = [job for id in dict.fromkeys(given.id) for job in [queue.get(id)] if job]
     else:
-        jobs = chosen(queue, given, *([given.status] if given.status else ()), newest=given.newest)
+        jobs = choose.jobs(choice_of(given), queue, newest=given.newest)
     jobs = islice(jobs, given.limit)
     now = time.time()
     out.place(queue.path)
@@ -72,37 +71,6 @@ def show(queue: Queue, given: "Namespace", out: Output) -> int:
     for name, text in lines:
         out.lines(name, text, width)
     return 0
-
-
-def stats(queue: Queue, given: "Namespace", out: Output) -> int:
-    """Count jobs by status, queue and type."""
-    found = figures(queue=given.queue, type=given.type, queue_file=queue)
-    out.place(queue.path)
-    if out.json:
-        out.document(found)
-        return 0 if found["jobs"] else 1
-    for name, count in found["statuses"].items():
-        kinds = ("due", "scheduled", "retrying", "waiting") if name == "pending" else ()
-        more = ", ".join(f"{found[kind]} {kind}" for kind in kinds if found[kind])
-        out.lines(name, f"{count:>8}  {more}".rstrip(), 10)
-    age, tick, live = found["oldest_due_age"], found["last_tick_age"], found["workers"]
-    out.line()
-    out.lines("oldest due", "nothing is due" if age is None else f"for {span(age)}", 10)
-    out.lines("last tick", "none yet" if tick is None else f"{span(tick)} ago", 10)
-    out.lines("workers", "cannot be told" if live is None else str(live), 10)
-    if found["paused"] or found["paused"] is None:
-        labels = found["paused"]
-        out.lines("paused", "cannot be told" if labels is None else ", ".join(labels), 10)
-    for name in ("queues", "types"):
-        if found[name]:
-            head = (name[:-1].upper(), *map(str.upper, found["statuses"]))
-            out.line()
-            out.table(head, _counted(found[name]))
-    return 0 if found["jobs"] else 1
-
-
-def _counted(table: "Mapping[str, Mapping[str, int]]") -> "Iterable[list[str]]":
-    return ([name, *map(str, counts.values())] for name, counts in table.items())
 
 
 def workers(queue: Queue, given: "Namespace", out: Output) -> int:

@@ -45,7 +45,9 @@ class Output:
 
     def __init__(self, *, json: bool) -> None:
         self.json = json
-        terminal = sys.stdout is not None and sys.stdout.isatty()
+        terminal = self.terminal = sys.stdout is not None and sys.stdout.isatty()
+        encoding = getattr(sys.stdout, "encoding", None) or ""
+        self._mark = "█" if encoding.lower().replace("-", "").startswith("utf") else "#"
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         self.colours = terminal and not plain
         self.width = shutil.get_terminal_size().columns if terminal else PIPE_WIDTH
@@ -99,6 +101,14 @@ class Output:
             emit(text)
             count += 1
         return count
+
+    def bar(self, number: int, most: int, longest: int) -> str:
+        """Return a bar with two spaces behind it, "" where no terminal is."""
+        if not self.terminal or not most:
+            return ""
+        room = max(min(longest, self.width - 50), 5)
+        full = max(round(room * number / most), 1 if number else 0)
+        return self._mark * full + " " * (room - full) + "  "
 
     def _joined(self, row: "Sequence[str]", widths: "Sequence[int]") -> str:
         *front, last = row

@@ -33,6 +33,12 @@ def stats(
     return Figures(queue_file, queue=queue, type=type).look()
 
 
-def errors(*, limit: int = 20, queue_file: Queue | None = None) -> "list[dict[str, Any]]":
+def errors(
+    *,
+    queue: str | None = None,
+    type: str | None = None,
+    limit: int = 20,
+    queue_file: Queue | None = None,
+) -> "list[dict[str, Any]]":
     """Return the failed jobs by type and first line of their error; see `Figures.errors`."""
-    return Figures(queue_file).errors(limit)
+    return Figures(queue_file, queue=queue, type=type).errors(limit)
