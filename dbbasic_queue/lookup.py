@@ -265,7 +265,7 @@ def jobs(file: "QueueFile", newest: bool = False, needle: bytes = b"") -> "Itera
     try:
         header = read_header(fd, file.path) or HEADER
         start = len(header.line) + 1
-        for line in backwards(fd, start) if newest else forwards(fd, start):
+        for line in backwards(fd, start) if newest else forwards(fd, start, needle):
             cells = row(line, header) if needle in line else None
             if cells is None:
                 continue
@@ -305,10 +305,13 @@ def select(
             return
 
 
-def forwards(fd: int, start: int) -> "Iterator[bytes]":
-    """Yield the whole lines from an offset on."""
+def forwards(fd: int, start: int, needle: bytes = b"") -> "Iterator[bytes]":
+    """Yield the whole lines from an offset on, with a needle those that hold it."""
     for _, block in blocks(fd, start):
-        yield from block.split(b"\n")[:-1]
+        if not needle:
+            yield from block.split(b"\n")[:-1]
+        else:
+            yield from (block[a:b] for a, b in sorted(lines_with(block, (needle,))))
 
 
 def backwards(fd: int, start: int) -> "Iterator[bytes]":

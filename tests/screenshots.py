@@ -135,7 +135,7 @@ def main():
                 time.sleep(0.1)
             time.sleep(5)
             shown.get(f"{url}?token={TOKEN}")
-            picture(shown, url, "dashboard-overview.png", "light", 1280, 1330)
+            picture(shown, url, "dashboard-overview.png", "light", 1280, 1290)
             picture(shown, f"{url}job?id={video.id}", "dashboard-job.png", "dark", 1280, 1010)
 
 

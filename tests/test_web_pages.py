@@ -4,6 +4,7 @@ import html
 import io
 import os
 import re
+import struct
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -363,3 +364,17 @@ def test_a_timeline_of_a_job_without_times_is_still_one(queue):
         e.change(e.get(id), finished_at=None)
 
     assert stretches(queue, id)[-1] == "cancelled"
+
+
+# --- the pictures of the README
+
+
+@pytest.mark.parametrize("name", ["dashboard-overview.png", "dashboard-job.png"])
+def test_a_picture_of_the_readme_is_one_and_is_small(name):
+    content = (Path(__file__).parent.parent / "examples" / name).read_bytes()
+
+    width, height = struct.unpack(">4xII", content[12:24])
+    assert content.startswith(b"\x89PNG")
+    assert width == 1280
+    assert height > 900
+    assert len(content) < 150_000

@@ -149,9 +149,8 @@ def _errors(view: "View") -> Safe:
         again: Any = ""
         if view.may_change and "text" in chosen:
             href = view.url("confirm", action="retry", **chosen)
-            again = el(
-                "a", {"class": "button", "href": href}, f"Retry all {one['jobs']:,} of these"
-            )
+            words = f"Retry all {one['jobs']:,} of these" if one["jobs"] > 1 else "Retry this one"
+            again = el("a", {"class": "button", "href": href}, words)
         rows.append(
             (
                 el("a", {"href": view.url("jobs", **chosen)}, one["error"] or "no text"),
