@@ -64,7 +64,7 @@ def plain(text):
     """What does not change from run to run."""
     text = re.sub(r"\bw-\d+-[0-9a-f]+(\.\d+)?", "WORKER", text)
     text = ID.sub("ID", text)
-    text = re.sub(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?(\.\d+)?( ?[+-]\d{4}|Z)?", "TIME", text)
+    text = re.sub(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?([.,]\d+)?( ?[+-]\d{4}|Z)?", "TIME", text)
     text = re.sub(r"\b\d\d:\d\d(:\d\d)?\b", "TIME", text)
     text = re.sub(r"\b\d{10}(\.\d+)?\b", "UNIX", text)
     text = re.sub(r"\b\d+(\.\d+)?( ?(ms|s|m|h)\b)+( \d+[ms]\b)?", "SPAN", text)

@@ -67,7 +67,7 @@ def add_words(add: "Callable[..., Parser]") -> None:
         """cancel 6474847126a6107c
            cancel --type report --older-than 1h
            cancel --queue slow --status scheduled""",
-        "What can now never run, since it waits for one of them, is cancelled too, all in one edit.",
+        "What can now never run, as it waits for one of them, is cancelled too, all in one edit.",
     )  # fmt: skip
     p.add_argument("ids", nargs="*", metavar="ID")
     add_filters(p, "which of the pending jobs")
