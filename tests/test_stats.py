@@ -2,7 +2,7 @@
 
 import random
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from freezegun import freeze_time
@@ -133,6 +133,16 @@ def test_times_and_rates_are_those_of_the_last_day(queue):
     assert found["success_rate"] == 0.75
     assert found["by_type"]["good"]["success_rate"] == 1.0
     assert found["rate"] == round(4 / 60, 3)
+
+
+def test_the_wait_of_a_job_for_at_once_is_not_rounded_to_its_second(queue):
+    soon = datetime.fromtimestamp(int(time.time()) + 100.9, timezone.utc)  # later than any id here
+    with freeze_time(soon) as clock:
+        queue.enqueue("good")
+        clock.tick(timedelta(milliseconds=50))
+        queue.process_jobs(handlers())
+
+        assert stats(queue_file=queue)["wait_time"]["p50"] == pytest.approx(0.05, abs=0.001)
 
 
 def test_failed_jobs_are_grouped_by_type_and_first_line(queue):

@@ -181,7 +181,7 @@ class Summary:
                 _count(self.queued, due, 1)
                 _count(self.queued, left, -1)
         if begun and status != CANCELLED:
-            waited = -1.0 if linked else max(0.0, begun - run_at)
+            waited = -1.0 if linked else max(0.0, begun - _due_at(cells, run_at))
             self.ended.extend((at, begun, waited, max(0.0, at - begun)))
             self.ended_as.append((cells[1], status))
 
@@ -201,6 +201,15 @@ def places_of(header: "Header") -> "Places":
     return (
         at("queue", 0), at("after", 0), at("started_at", 0), at("finished_at", 0), at("worker", 0)
     )  # fmt: skip
+
+
+def _due_at(cells: list[bytes], run_at: int) -> float:
+    """Return when a job was due: to the microsecond of its id where that was when it was added."""
+    try:
+        made = int(cells[0][:13], 16) / 1e6
+    except ValueError:
+        return run_at
+    return made if cells[4] == cells[5] and int(made) == run_at else run_at
 
 
 def plain(label: bytes) -> bytes:
