@@ -105,6 +105,7 @@ def test_every_example_has_a_test_here_or_next_door():
         "test_flask.py",
         "test_metrics.py",
         "test_other_tools.py",
+        "test_transcript.py",
         "test_web_pages.py",
     )
     tests = [Path(__file__).with_name(name) for name in names]
