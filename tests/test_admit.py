@@ -235,6 +235,7 @@ def test_a_time_that_is_over_makes_no_worker_spin(queue):
     assert 1 <= len(asked) <= 60
 
 
+@pytest.mark.soak
 def test_a_look_that_takes_long_and_finds_nothing_to_start_is_not_taken_all_the_time(queue):
     """Else workers that wait would hold up the one that works."""
     queue.enqueue("a")

@@ -895,6 +895,7 @@ def test_ctrl_c_ends_a_shell_loop_too(start, queue, handlers):
     assert queue.counts("status") == {"completed": 1}
 
 
+@pytest.mark.soak
 def test_workers_shows_who_lives_and_stop_waits_for_them(start, ask, queue, handlers):
     job_id = queue.enqueue("wait_for", "over")
     child = start(f"work {handlers} --forever --name waiter")
@@ -1253,6 +1254,7 @@ def test_every_command_has_help_with_an_example(ask, name):
         assert action.help or action.metavar == "ID" or action.dest in ("status", "type", "queue")
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("name", [name for name, _ in completion.every(parser()) if " " in name])
 def test_every_word_of_a_command_has_help_with_an_example(ask, name):
     answer = ask(f"{name} --help")
@@ -1299,6 +1301,7 @@ def test_the_family_s_commands_exit_with_the_answer(capsys, queue):
     assert queue.counts("status") == {"pending": 1}
 
 
+@pytest.mark.soak
 def test_each_of_the_family_s_commands_has_help(capsys):
     for name, command in cli.COMMANDS.items():
         assert name.startswith("queue:")

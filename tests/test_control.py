@@ -62,6 +62,7 @@ def test_a_running_job_is_ended_by_its_id_and_the_others_run(queue, start, proce
     assert not os.path.exists(queue.path + ".d/workers")
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("type", ["in_c", "swallow"])
 def test_a_job_that_nothing_else_ends_is_ended_with_its_process(queue, start, type):
     victim, other = queue.enqueue(type), queue.enqueue("quick", 7)
@@ -191,6 +192,7 @@ def test_stop_means_only_workers_of_that_name(queue, start):
     assert [one.name for one in queue.workers()] == ["mailer"]
 
 
+@pytest.mark.soak
 def test_a_pool_that_is_asked_to_stop_starts_no_further_worker(queue, start):
     queue.enqueue_many([("sleep", 0.15)] * 40)
     child = start(2, processes=(2, 4), run_for=60)

@@ -297,6 +297,7 @@ def test_a_mail_server_that_is_down_is_tried_again_in_a_minute():
 # ffmpeg
 
 
+@pytest.mark.soak
 @needs_ffmpeg
 def test_a_video_is_converted_by_ffmpeg(tmp_path):
     run("video.py")
@@ -306,6 +307,7 @@ def test_a_video_is_converted_by_ffmpeg(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"data", "test.avi", "test.mp4"}
 
 
+@pytest.mark.soak
 @needs_ffmpeg
 def test_a_video_that_ffmpeg_cannot_read_is_tried_again_and_leaves_nothing(tmp_path):
     Path("broken.avi").write_text("no video")
@@ -322,6 +324,7 @@ def png_size(path):
     return struct.unpack(">II", Path(path).read_bytes()[16:24])
 
 
+@pytest.mark.soak
 @needs_ffmpeg
 def test_a_picture_is_resized_by_ffmpeg(tmp_path):
     run("image_resize.py")
@@ -378,6 +381,7 @@ def test_a_thousand_jobs_are_added_in_order_and_all_run():
     assert [job.result["sent_to"] for job in Queue().jobs()] == list(range(1, 1001))
 
 
+@pytest.mark.soak
 def test_limits_hold_back_what_may_not_start_yet():
     printed, _ = run("limits.py")
 
@@ -441,6 +445,7 @@ def test_why_prints_what_holds_each_job():
     assert told == ["completed", "paused:", "waiting:", "not"]
 
 
+@pytest.mark.soak
 def test_a_job_is_watched_from_another_process_and_its_history_is_kept():
     printed, _ = run("watch.py")
 
@@ -476,6 +481,7 @@ def test_a_batch_grows_while_it_runs_and_a_release_waits_for_its_parts():
 # Tests of a program
 
 
+@pytest.mark.soak
 def test_the_tests_of_a_program_that_enqueues_pass():
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
 
@@ -526,6 +532,7 @@ def test_what_many_ask_for_is_done_once():
     ]
 
 
+@pytest.mark.soak
 def test_commands_are_added_run_and_waited_for(tmp_path):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "python3").symlink_to(sys.executable)
@@ -823,6 +830,7 @@ def test_a_line_whose_payload_is_no_json_harms_nobody(appender):
     assert rows()[0]["payload"] == "{no json"
 
 
+@pytest.mark.soak
 @appenders
 def test_other_languages_wait_for_the_lock(appender):
     fcntl = pytest.importorskip("fcntl")
@@ -840,6 +848,7 @@ def test_other_languages_wait_for_the_lock(appender):
     assert [row["payload"] for row in rows()] == ["1", "2"]
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not shutil.which("flock"), reason="needs flock(1)")
 def test_three_languages_at_once_lose_nothing():
     loop = 'for n in $(seq 8); do "$0" greet "\\"$1 $n\\"" || exit; done'

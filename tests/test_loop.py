@@ -63,6 +63,7 @@ def test_a_job_that_is_added_meanwhile_runs_beside_those_that_run(queue):
     assert order == ["short", "long"]
 
 
+@pytest.mark.soak
 def test_a_time_out_cancels_the_handler_and_no_other(queue):
     cleaned = []
 
@@ -303,6 +304,7 @@ def test_p16_at_a_second_sigterm_all_of_them_go_back_uncharged(queue, run_python
     assert {(queue.get(id).status, queue.get(id).attempts) for id in ids} == {("pending", 0)}
 
 
+@pytest.mark.soak
 def test_an_async_handler_that_ignores_its_end_takes_the_process_and_only_it_is_charged(
     queue, run_python
 ):

@@ -210,6 +210,7 @@ def test_p10_p12_the_job_of_a_killed_worker_is_run_by_the_next_tick_and_only_tha
     assert not reader.leftovers(FILE)
 
 
+@pytest.mark.soak
 def test_p10_a_worker_that_idles_takes_in_the_dead_within_two_seconds(children):
     id = queue().enqueue("long")
     dying = children.start(work, {"long": until_stopped})

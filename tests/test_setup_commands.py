@@ -157,6 +157,7 @@ def test_cron_without_the_program_crontab(ask, app, monkeypatch, tmp_path):
     assert "there is no program crontab here" in answer.err
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("before", [None, OTHERS, OTHERS + b"\n", b"one\r\ntwo\xff\n"])
 def test_install_and_remove_keep_every_other_line(ask, app, table, before):
     if before is not None:
@@ -372,6 +373,7 @@ def test_each_target_of_the_sources_is_there(make):
     assert "work 'handlers:HANDLERS' --queue 'emails'" in done.stdout
 
 
+@pytest.mark.soak
 def test_the_targets_do_what_they_say(make):
     queue = Queue(sync="off")
     mail = queue.enqueue("greet", {"name": "Ana"}, queue="emails")

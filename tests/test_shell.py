@@ -344,6 +344,7 @@ def test_a_command_whose_time_is_over_while_it_starts_is_ended_too(queue, done, 
         os.kill(started[0], 0)
 
 
+@pytest.mark.soak
 def test_what_a_command_says_when_it_is_ended_is_kept(queue, done):
     job = done("trap 'echo bye; exit 9' TERM; while :; do sleep 0.01; done", timeout=0.2)
 
@@ -351,6 +352,7 @@ def test_what_a_command_says_when_it_is_ended_is_kept(queue, done):
     assert printed(queue, job).endswith(b"bye\n")
 
 
+@pytest.mark.soak
 def test_a_command_is_ended_in_a_thread_too(queue, add):
     job_id = add("sleep 60", timeout=0.2)
 
@@ -381,6 +383,7 @@ def test_kill_ends_the_command(queue, add, run_python, tmp_path):
     assert not lives(tmp_path / "pid")
 
 
+@pytest.mark.soak
 def test_a_second_signal_puts_the_job_back_and_ends_the_command(queue, add, run_python, tmp_path):
     job_id = add(f"echo $$ > {tmp_path}/pid; exec sleep 60")
     child = run_python(f"""
@@ -616,6 +619,7 @@ def test_tail_shows_a_terminal_nothing_that_steers_it(default, start):
     assert b"\\x1b[2J\ta" in shown and b"\x1b" not in shown
 
 
+@pytest.mark.soak
 def test_tail_follows_until_the_end_and_has_the_commands_status(default, start, tmp_path):
     line = f"echo one; until test -e {tmp_path}/go; do sleep 0.01; done; echo two; exit 7"
     job_id = enqueue_command(["sh", "-c", line], queue_file=default)

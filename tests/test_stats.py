@@ -27,7 +27,9 @@ def handlers():
     return {"good": lambda payload: payload, "flaky": flaky, "later": later, "gone": gone}
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 30))]
+)
 def test_figures_that_are_kept_say_what_fresh_ones_say(seed, queue):
     chance = random.Random(seed)
     with freeze_time(NOW, auto_tick_seconds=0) as clock:

@@ -88,6 +88,7 @@ def killed_after_each(payload):
 # --- steps
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("sync", ["normal", "full"])
 def test_a_step_never_runs_again_whichever_step_the_worker_is_killed_after(tmp_path, sync):
     queue = Queue("q.tsv", sync=sync)
@@ -555,6 +556,7 @@ def test_the_total_that_is_reached_is_written_once_at_once(queue):
     assert told.count("progressed") == 2
 
 
+@pytest.mark.soak
 def test_nothing_is_kept_of_a_run_that_is_over(queue):
     kept = []
 

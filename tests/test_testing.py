@@ -120,6 +120,7 @@ def test_a_drain_leaves_jobs_that_nobody_handles_or_that_wait_for_such(temporary
     assert [job.status for job in temporary.jobs()] == ["pending", "pending"]
 
 
+@pytest.mark.soak
 def test_a_drain_waits_for_a_limit_by_moving_the_clock(temporary):
     begun = time.time()
     enqueue("mail")

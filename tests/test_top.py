@@ -341,6 +341,7 @@ def bad(payload):
     raise ValueError(payload)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("columns, rows", [(20, 6), (1, 1), (300, 60)])
 def test_a_terminal_of_any_size_does(top, filled, columns, rows):
     screen = top(columns=100, rows=30)
@@ -423,6 +424,7 @@ def test_nothing_is_sent_and_little_asked_while_nothing_changes(queue, filled, m
     assert read == []
 
 
+@pytest.mark.soak
 def test_what_stands_on_the_screen_is_not_sent_again(top, filled):
     screen = top()
     screen.until("due 1 ")

@@ -401,6 +401,7 @@ def test_a_watch_tells_only_what_is_wanted_and_ends(queue):
     assert [(event, job.id) for event, job in found] == [("enqueued", wanted)]
 
 
+@pytest.mark.soak
 def test_a_closed_watch_leaves_nothing_open(queue):
     queue.enqueue("good")
     with freeze_time("2040-01-01"):

@@ -875,6 +875,7 @@ def test_with_run_for_neither_of_these_is_left(queue):
     assert queue.counts() == {"completed": 1}
 
 
+@pytest.mark.soak
 def test_with_run_for_a_new_job_starts_within_a_fifth_of_a_second_at_little_cost(queue):
     started, added = [], []
 
@@ -1698,6 +1699,7 @@ def test_a_job_times_out_in_another_thread_too(queue):
     assert queue.get(slow).error.startswith("timed out")
 
 
+@pytest.mark.soak
 def test_a_time_limit_in_another_thread_leaves_a_traced_program_running(queue, run_python):
     """A debugger, or coverage."""
     queue.enqueue("quick")
