@@ -583,7 +583,7 @@ def test_failed_groups_by_type_and_first_line(ask, queue):
 
     assert told.status == 0
     lines = told.out.splitlines()
-    assert re.fullmatch(r"mail +2 +[\d: -]+ [0-9a-f]{16}  OSError: no route to a", lines[1])
+    assert re.fullmatch(r"mail +2 +0s ago  0s ago  [0-9a-f]{16}  OSError: no route to a", lines[1])
     assert len(lines) == 4
     assert [(group["jobs"], group["error"]) for group in one.doc] == [(1, "OSError: no route to a")]
 

@@ -3,7 +3,7 @@
 import time
 
 from .. import Queue
-from ..show import clock, span
+from ..show import span
 from ..stats import errors
 from ..stats import stats as figures_of
 from .output import Output, numbered, tell
@@ -158,10 +158,11 @@ def failed(queue: Queue, given: "Namespace", out: Output) -> int:
     if out.json:
         out.document(found)
         return 0 if found else 1
+    now = time.time()
     rows = [
         [
-            one["type"], str(one["jobs"]), clock(one["first"])[:19], clock(one["last"])[:19],
-            one["ids"][0], one["error"] or "(no text)",
+            one["type"], str(one["jobs"]), f"{span(now - one['first'])} ago",
+            f"{span(now - one['last'])} ago", one["ids"][0], one["error"] or "(no text)",
         ]
         for one in found
     ]  # fmt: skip
