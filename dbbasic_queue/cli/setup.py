@@ -1,6 +1,5 @@
 """The commands that set a queue up: init, cron, makefile."""
 
-import importlib.util
 import os
 import shlex
 import sys
@@ -132,14 +131,11 @@ def _words(what: str, more: "list[str]", folder: str, *, gone: bool) -> list[str
 
 
 def _is_module(name: str, folder: str) -> bool:
-    sys.path.insert(0, folder)
-    try:
-        importlib.invalidate_caches()
-        return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False
-    finally:
-        sys.path.remove(folder)
+    """Whether there is a module or a package of this name; nothing is imported."""
+    import pkgutil
+
+    there = any(name == one.name for one in pkgutil.iter_modules([folder, *sys.path]))
+    return there or os.path.isdir(os.path.join(folder, name))
 
 
 def makefile(queue: Queue, given: "Namespace", out: Output) -> int:

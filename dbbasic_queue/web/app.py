@@ -6,7 +6,6 @@ GET changes nothing.  A change is a POST of one of our forms, by somebody who ma
 import hashlib
 import logging
 import os
-from importlib import import_module
 
 from .. import Queue, QueueError
 from ..errors import BadArgument, NotStored, QueueBusy, UnknownJob
@@ -15,7 +14,8 @@ from ..show import visible
 from ..stats import Figures
 from .actions import act
 from .html import Safe, join
-from .layout import PAGES, document, login, notice
+from .layout import document, login, notice
+from .pages import batches, confirm, job, jobs, metrics, overview, schedules, workers
 from .request import Refused, Request
 from .session import Door, Session
 from .static import static
@@ -46,7 +46,10 @@ SAFETY = [
     ("Permissions-Policy", "camera=(), geolocation=(), microphone=()"),
 ]
 HTML = ("Content-Type", "text/html; charset=utf-8")
-_SHOWN = frozenset((*(name for name, _ in PAGES), "job", "confirm"))
+PAGES_OF: "dict[str, Any]" = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (overview, jobs, job, confirm, batches, schedules, workers, metrics)
+}
 _TWICE = 30  # seconds after which a page that did not change is told anew: its "5m ago" did
 
 
@@ -152,7 +155,7 @@ class Dashboard:
         if path == "do":
             _check_method(request, "POST")
             return self._do(request, session, view)
-        if path not in ("", *_SHOWN) or path == "overview":
+        if path not in ("", *PAGES_OF) or path == "overview":
             self._door.check_may_see(session)
             return _said(view, "404 Not Found", "There is no such page.")
         _check_method(request, "GET", "HEAD")
@@ -174,8 +177,7 @@ class Dashboard:
         said, headers = self._door.said(request)
         if not said and tag in request.environ.get("HTTP_IF_NONE_MATCH", ""):
             return "304 Not Modified", [("ETag", tag)], b""
-        module = import_module(f"{__package__}.pages.{view.page}")
-        title, body = module.page(view)
+        title, body = PAGES_OF[view.page].page(view)
         if not os.path.exists(self.queue.path):
             text = f"There is no queue at {self.queue.path} yet: the first job makes it."
             body = join(notice(text), body)

@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from datetime import timedelta
-from importlib import import_module
 from itertools import chain
 
 from flask import Blueprint, Flask, Request, Response, current_app, request
@@ -96,8 +95,9 @@ def init_app(
     if blueprint.name not in app.blueprints:
         app.register_blueprint(blueprint, url_prefix=url_prefix)
     if dashboard is not None:
-        web = import_module(f"{NAME}.web")  # only where somebody wants pages
-        pages = web.dashboard(
+        from ...web import dashboard as dashboard_of  # only where somebody wants pages
+
+        pages = dashboard_of(
             use.queue,
             auth=None if auth is None else who,
             hosts=[] if auth is None else ["*"],  # any name is the application's business then
