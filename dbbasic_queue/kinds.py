@@ -13,6 +13,7 @@ from .errors import QueueError
 from .files import close_quietly, read_header
 from .journal import worker_of
 from .lookup import forwards, get, jobs
+from .tsv import PROCESSING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +83,10 @@ class Kinds:
                 return False
             if id not in self._live:
                 self._dead.add(id)
-        return id not in self._live
+        if id in self._live:
+            return False
+        again = get(self._file, job.id)  # its worker may have ended since the row was read
+        return again is not None and again.cells[3] == PROCESSING and worker_of(again)[0] == id
 
     def _status(self, id: str) -> str | None:
         if id not in self._statuses:
