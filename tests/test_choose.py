@@ -1,6 +1,7 @@
 """Which jobs: each thing that can be asked, pages of a long file, and cancelling many at once."""
 
 import random
+import time
 from datetime import timedelta
 
 import pytest
@@ -245,3 +246,51 @@ def test_a_kind_can_be_told_of_one_job(shop):
     told = {name: kinds.of(queue.get(id)) for name, id in named.items()}
 
     assert told == {name: name for name in named}
+
+
+@pytest.mark.parametrize("text", ["é\x85x", "😀\u2028", "é\t\x7f", "\ud800é"])
+def test_a_text_of_letters_and_odd_characters_is_found(queue, text):
+    id = queue.enqueue("good", {"v": f"before {text} behind"})
+
+    assert ids(Choice(text=text), queue) == [id]
+
+
+def test_pages_go_on_where_ids_have_no_order(queue):
+    given = [f"{n * 0x9E3779B97F4A7C15 % (1 << 60):016x}" for n in range(1500)]
+    queue.enqueue_many({"job_type": "good", "payload": "x" * 150, "id": id} for id in given)
+    found, before = [], None
+
+    for _ in range(5):
+        shown, before, _ = page(Choice(), queue, before=before, limit=500)
+        found += [job.id for job in shown]
+        if before is None:
+            break
+
+    assert found == given[::-1]
+
+
+def test_a_job_whose_worker_ends_during_the_look_is_not_stuck(queue, monkeypatch):
+    id = queue.enqueue("good")
+    with queue.edit() as e:
+        e.change(e.get(id), status="processing", worker="w-1-abc.1")
+    known = queue.workers
+
+    def ended():
+        with queue.edit() as e:
+            if e.get(id).status == "processing":
+                e.change(e.get(id), status="completed", finished_at=time.time())
+        return known()
+
+    monkeypatch.setattr(queue, "workers", ended)
+
+    assert ids(Choice(status="stuck"), queue) == []
+
+
+@pytest.mark.soak
+def test_a_hundred_thousand_ids_cost_no_square(queue):
+    made = queue.enqueue_many(("good", n) for n in range(100_000))
+    began = time.perf_counter()
+
+    assert count(Choice(ids=made), queue) == len(made)
+
+    assert time.perf_counter() - began < 30
