@@ -187,7 +187,7 @@ class _Ids:
         self._fd, self._start, self._stop = fd, start, stop
 
     def __len__(self) -> int:
-        return self._stop - self._start
+        return max(0, self._stop - self._start)  # cut meanwhile, in place
 
     def __getitem__(self, at: int) -> str:
         key = read_at(self._fd, 16, _begin(self._fd, self._start + at, self._stop))

@@ -94,6 +94,7 @@ class Summary:
         # of each job: finished_at, begun_at, seconds waited (-1: it had an `after`), seconds run
         self.ended = array("d")
         self.ended_as: list[tuple[bytes, bytes]] = []  # type and status of each
+        self._same: dict[tuple[bytes, bytes], tuple[bytes, bytes]] = {}  # one for all equal ones
         self.bad = 0
 
     def read(self, block: bytes, header: "Header") -> "Summary":
@@ -183,7 +184,8 @@ class Summary:
         if begun and status != CANCELLED:
             waited = -1.0 if linked else max(0.0, begun - _due_at(cells, run_at))
             self.ended.extend((at, begun, waited, max(0.0, at - begun)))
-            self.ended_as.append((cells[1], status))
+            ended_as = cells[1], status
+            self.ended_as.append(self._same.setdefault(ended_as, ended_as))
 
     def _add_error(self, job: Job, at: float) -> None:
         seen = redacted(job)
