@@ -12,7 +12,8 @@ from .beside import open_queue
 from .errors import QueueError
 from .files import close_quietly, read_header
 from .journal import worker_of
-from .lookup import forwards, get, jobs
+from .lookup import archive_path, forwards, get, ids_in, jobs, month_of
+from .tsv import PROCESSING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +83,10 @@ class Kinds:
                 return False
             if id not in self._live:
                 self._dead.add(id)
-        return id not in self._live
+        if id in self._live:
+            return False
+        again = get(self._file, job.id)  # its worker may have ended since the row was read
+        return again is not None and again.cells[3] == PROCESSING and worker_of(again)[0] == id
 
     def _status(self, id: str) -> str | None:
         if id not in self._statuses:
@@ -112,8 +116,11 @@ def _add(count: "after.GroupCount | None", job: "Job") -> None:
 
 
 def _statuses(file: "QueueFile", ids: "set[str]") -> "dict[str, str | None]":
-    """Return the status of many ids by one pass; those that run or are not there are left out."""
+    """Return the status of many ids by one pass, None of those that are nowhere; those that run or
+    are in the archive are left out.
+    """
     wanted = {id.encode() for id in ids}
+    missing = set(wanted)
     found: dict[str, str | None] = {}
     try:
         fd = open_queue(file.path)
@@ -123,9 +130,13 @@ def _statuses(file: "QueueFile", ids: "set[str]") -> "dict[str, str | None]":
         header = read_header(fd, file.path)
         for line in forwards(fd, len(header.line) + 1) if header else ():
             if line[:16] in wanted:
+                missing.discard(line[:16])
                 cells = line.split(b"\t", 4)
                 if len(cells) == 5 and cells[3] in _SETTLED:
                     found[cells[0].decode()] = cells[3].decode()
     finally:
         close_quietly(fd)
-    return found
+    months = {month_of(id.decode()) for id in missing if after.is_id(id.decode())}
+    for month in months:
+        missing -= ids_in(archive_path(file, month), missing)
+    return found | {id.decode(): None for id in missing}

@@ -65,9 +65,9 @@ class Header:
     def _are_numbers(self, cells: bytes) -> object:
         """Whether cells of numbers, with a tab between them, are as we write them."""
         _, re = _modules()
-        sign = {at: rb"-?" for at in self.numbers if self.columns[at] == "priority"}
+        sign = {at: rb"|-\d{1,16}" for at in self.numbers if self.columns[at] == "priority"}
         need = {at: b"" if at < len(CONTRACT) else b"?" for at in self.numbers}
-        one = rb"(?:%b\d{1,16}(?:\.\d{1,3})?)%b"
+        one = rb"(?:\d{1,16}(?:\.\d{1,3})?%b)%b"
         pattern = b"\t".join([one % (sign.get(at, b""), need[at]) for at in self.numbers])
         self.are_numbers = re.compile(pattern, re.ASCII).fullmatch
         return self.are_numbers(cells)

@@ -1,13 +1,15 @@
 """Which jobs: each thing that can be asked, pages of a long file, and cancelling many at once."""
 
+import os
 import random
+import time
 from datetime import timedelta
 
 import pytest
 from freezegun import freeze_time
 
-from dbbasic_queue import Queue
-from dbbasic_queue.choose import Choice, cancel, count, ids, jobs, page
+from dbbasic_queue import Queue, kinds, lookup
+from dbbasic_queue.choose import Choice, cancel, count, ids, jobs, looking, page
 from dbbasic_queue.errors import BadArgument
 from dbbasic_queue.kinds import Kinds
 from dbbasic_queue.redact import sensitive
@@ -245,3 +247,103 @@ def test_a_kind_can_be_told_of_one_job(shop):
     told = {name: kinds.of(queue.get(id)) for name, id in named.items()}
 
     assert told == {name: name for name in named}
+
+
+@pytest.mark.parametrize("text", ["é\x85x", "😀\u2028", "é\t\x7f", "\ud800é"])
+def test_a_text_of_letters_and_odd_characters_is_found(queue, text):
+    id = queue.enqueue("good", {"v": f"before {text} behind"})
+
+    assert ids(Choice(text=text), queue) == [id]
+
+
+def test_pages_go_on_where_ids_have_no_order(queue):
+    given = [f"{n * 0x9E3779B97F4A7C15 % (1 << 60):016x}" for n in range(1500)]
+    queue.enqueue_many({"job_type": "good", "payload": "x" * 150, "id": id} for id in given)
+    found, before = [], None
+
+    for _ in range(5):
+        shown, before, _ = page(Choice(), queue, before=before, limit=500)
+        found += [job.id for job in shown]
+        if before is None:
+            break
+
+    assert found == given[::-1]
+
+
+def test_a_job_whose_worker_ends_during_the_look_is_not_stuck(queue, monkeypatch):
+    id = queue.enqueue("good")
+    with queue.edit() as e:
+        e.change(e.get(id), status="processing", worker="w-1-abc.1")
+    known = queue.workers
+
+    def ended():
+        with queue.edit() as e:
+            if e.get(id).status == "processing":
+                e.change(e.get(id), status="completed", finished_at=time.time())
+        return known()
+
+    monkeypatch.setattr(queue, "workers", ended)
+
+    assert ids(Choice(status="stuck"), queue) == []
+
+
+@pytest.mark.parametrize("cursor", ["before", "after"])
+def test_a_file_that_is_cut_in_place_while_a_page_is_made_harms_nothing(queue, monkeypatch, cursor):
+    queue.enqueue_many(("good", n) for n in range(3))
+    known = looking.read_header
+
+    def cut(fd, path):
+        header = known(fd, path)
+        os.truncate(path, 10)
+        return header
+
+    monkeypatch.setattr(looking, "read_header", cut)
+
+    assert page(Choice(), queue, **{cursor: "6474847126a6107c"}).jobs == []
+
+
+def test_parents_that_are_nowhere_are_looked_for_once(queue, monkeypatch):
+    parents = queue.enqueue_many(("good", n) for n in range(600))
+    queue.enqueue_many({"job_type": "good", "after": "any:" + id} for id in parents)
+    with open(queue.path, "rb+") as file:
+        lines = file.readlines()
+        file.seek(0)
+        file.truncate()
+        file.writelines([lines[0], *lines[601:]])
+    monkeypatch.setattr(kinds, "get", None)  # one by one, each would be a look at the whole file
+    cells = ["any:" + id for id in parents]
+    found = Kinds(queue)
+
+    found.read(cells)
+
+    assert all(map(found.is_met, cells))
+
+
+def test_parents_in_the_archive_count_with_their_status(queue):
+    parents = queue.enqueue_many(("good", n) for n in range(600))
+    waiting = queue.enqueue_many({"job_type": "good", "after": "ok:" + id} for id in parents)
+    queue.process_jobs({"good": str}, max_jobs=600)
+    with open(queue.path, "rb+") as file:
+        lines = file.readlines()
+        file.seek(0)
+        file.truncate()
+        file.writelines([lines[0], *lines[601:]])
+    os.makedirs(queue.path + ".d/archive", exist_ok=True)
+    month = lookup.archive_path(queue.file, lookup.month_of(parents[0]))
+    with open(month, "wb") as file:
+        file.writelines(lines[:601])
+
+    found = Kinds(queue)
+    found.read({queue.get(id).after for id in waiting})
+
+    assert all(found.is_met(queue.get(id).after) for id in waiting)
+
+
+@pytest.mark.soak
+def test_a_hundred_thousand_ids_cost_no_square(queue):
+    made = queue.enqueue_many(("good", n) for n in range(100_000))
+    began = time.perf_counter()
+
+    assert count(Choice(ids=made), queue) == len(made)
+
+    assert time.perf_counter() - began < 30

@@ -539,7 +539,11 @@ def test_a_file_of_reasons_that_was_spoilt_is_no_trouble(queue):
     tick(queue)
     now = int(time.time())
     with open(queue.path + ".d/broken", "wb") as file:
-        file.write(b"\xff\xfe\n\n\t\t\t\t\nx\tnever\ty\n" + b"m\x1b\t%d\ta\x9b\n" % now + b"half")
+        file.write(
+            b"\xff\xfe\n\n\t\t\t\t\nx\tnever\ty\nx\t%b\ty\n" % (b"9" * 5000)
+            + b"m\x1b\t%d\ta\x9b\n" % now
+            + b"half"
+        )
 
     (one,) = [one for one in check(queue) if one.name == "broken"]
 

@@ -218,3 +218,101 @@ def test_a_look_reads_only_what_has_changed(queue, monkeypatch):
 
     assert figures.look()["statuses"]["cancelled"] == 1
     assert 0 < sum(read) < 600_000
+
+
+def change_by_hand(queue, number, /, **cells):
+    """Give a row other cells, by hand."""
+    with open(queue.path, "rb+") as file:
+        lines = file.readlines()
+        columns, row = (lines[at].rstrip(b"\n").split(b"\t") for at in (0, number))
+        for name, cell in cells.items():
+            row[columns.index(name.encode())] = cell
+        lines[number] = b"\t".join(row) + b"\n"
+        file.seek(0)
+        file.truncate()
+        file.writelines(lines)
+
+
+@pytest.mark.parametrize("run_at", [b"9" * 19, b"9" * 20])
+def test_a_time_beyond_all_numbers_is_the_far_future(queue, run_at):
+    queue.enqueue("good")
+    change_by_hand(queue, 1, run_at=run_at)
+
+    found = stats(queue_file=queue)
+
+    assert (found["jobs"], found["scheduled"]) == (1, 1)
+
+
+@pytest.mark.parametrize("attempts", [b"00", b"0.0"])
+def test_no_attempt_written_in_another_way_is_none(queue, attempts):
+    queue.enqueue("good", run_at=timedelta(hours=1))
+    change_by_hand(queue, 1, attempts=attempts)
+
+    found = stats(queue_file=queue)
+
+    assert (found["scheduled"], found["retrying"]) == (1, 0)
+
+
+@pytest.mark.parametrize("status", [b"pending", b"processing"])
+def test_a_queue_that_is_written_with_escapes_has_one_name(queue, status):
+    queue.enqueue("good", queue="mail")
+    change_by_hand(queue, 1, queue=rb"a\\b", status=status)
+
+    found = stats(queue_file=queue)
+
+    assert list(found["queues"]) == list(found["by_queue"]) == ["a\\b"]
+    assert stats(queue="a\\b", queue_file=queue)["jobs"] == 1
+    assert Figures(queue).count(queue="a\\b") == 1
+
+
+def test_the_newest_ids_of_an_error_are_those_wherever_they_stand(queue):
+    with freeze_time(NOW):
+        ids = queue.enqueue_many([("gone", n) for n in range(4)])
+        queue.process_jobs(handlers())
+        for number, at in enumerate((30, 10, 20, 25), 1):
+            change_by_hand(queue, number, finished_at=b"%d" % (time.time() + at))
+
+        (group,) = errors(queue_file=queue)
+
+    assert group["ids"] == [ids[0], ids[3], ids[2]]
+
+
+def test_a_clock_that_was_set_back_brings_its_day_back(queue):
+    with freeze_time(NOW) as clock:
+        kept = Figures(queue)
+        queue.enqueue("good")
+        queue.process_jobs(handlers())
+        clock.tick(timedelta(days=2))
+        assert kept.look()["success_rate"] is None
+        clock.tick(timedelta(days=-2))
+
+        assert kept.look()["success_rate"] == 1.0
+
+
+def test_a_job_that_was_cancelled_before_it_came_due_hides_no_other(queue):
+    with freeze_time(NOW) as clock:
+        early = queue.enqueue("good", run_at=timedelta(seconds=600))
+        queue.enqueue("good")
+        clock.tick(timedelta(seconds=120))
+        queue.cancel(early)
+
+        assert [waiting for _, waiting in Figures(queue).waiting(2)] == [1, 1]
+
+
+def test_a_job_whose_worker_ends_during_the_look_is_not_stuck(queue, monkeypatch):
+    id = queue.enqueue("good")
+    with queue.edit() as e:
+        e.change(e.get(id), status="processing", worker="w-1-abc.1")
+    known = queue.workers
+
+    def ended():
+        with queue.edit() as e:
+            if e.get(id).status == "processing":
+                e.change(e.get(id), status="completed", finished_at=time.time())
+        return known()
+
+    monkeypatch.setattr(queue, "workers", ended)
+
+    found = Figures(queue).look()
+
+    assert (found["stuck"], found["statuses"]["completed"]) == (0, 1)

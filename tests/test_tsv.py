@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dbbasic_queue.errors import BadArgument
-from dbbasic_queue.tsv import HEADER, MAX_DEPTH, MAX_JSON, escape, row, unescape, visible
+from dbbasic_queue.tsv import COLUMNS, HEADER, MAX_DEPTH, MAX_JSON, escape, row, unescape, visible
 
 # What would end a line somewhere, move a cursor, or not be UTF-8.
 UNSAFE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -434,3 +434,15 @@ def test_p4_a_row_cut_anywhere_is_no_job_and_does_not_swallow_the_next_one(queue
         assert [job.id for job in queue.jobs()] == [first, *survives, after]
         for job_id in survives:
             assert queue.get(job_id).cells == row(whole[start:-1], queue.get(first).header)
+
+
+@pytest.mark.parametrize("priority", [b"-5.5", b"-", b"--5", b"5.5", b"-5", b"-1" + b"0" * 19, b""])
+@pytest.mark.parametrize("started_at", [b"", b"1760000000.123"])
+def test_a_row_with_times_is_as_strict_as_one_without(priority, started_at):
+    cells = dict.fromkeys(COLUMNS, b"")
+    cells |= {"id": b"a", "type": b"b", "status": b"failed", "created_at": b"1", "run_at": b"1"}
+    cells |= {"attempts": b"1", "priority": priority, "started_at": started_at}
+
+    accepted = row(b"\t".join(cells.values()), HEADER) is not None
+
+    assert accepted == (priority in (b"5.5", b"-5", b""))

@@ -562,3 +562,33 @@ def test_show_says_why_a_job_has_not_run(queue, capsys):
     assert re.search(r"^why +scheduled: it is due in 1m, at ", capsys.readouterr().out, re.M)
     cli.main(["show", over])
     assert not re.search(r"^why ", capsys.readouterr().out, re.M)
+
+
+@pytest.mark.parametrize(
+    "limit",
+    ["rate(1e400, 60)", "rate(0, 60)", "rate(1, 0, how='fixed')", "rate(0, 9, how='spacing')",
+     "concurrency(0)", "rate(1, 1e400)"],
+)  # fmt: skip
+def test_a_limit_that_cannot_be_is_told_and_not_weighed(queue, ask, limit):
+    id = queue.enqueue("good")
+    queue.file.make_side()
+    with open(queue.path + ".d/types", "w") as file:
+        file.write(f"anna\t\tgood\t{NOW}\t{limit}\n")
+
+    assert ask(id)[0].startswith("no tick: due")
+
+
+def test_a_job_whose_worker_ends_during_the_look_is_told_as_it_is(queue, ask, monkeypatch):
+    id = queue.enqueue("good")
+    with queue.edit() as e:
+        e.change(e.get(id), status="processing", worker="w-1-abc.1")
+    known = queue.workers
+
+    def ended():
+        with queue.edit() as e:
+            e.change(e.get(id), status="completed", finished_at=time.time())
+        return known()
+
+    monkeypatch.setattr(queue, "workers", ended)
+
+    assert ask(id)[0].startswith("completed")

@@ -7,7 +7,7 @@ from ..after import is_id
 from ..errors import BadArgument
 from ..kinds import KINDS, STUCK, Kinds
 from ..redact import redacted
-from ..tsv import STATUSES, escape
+from ..tsv import STATUSES, dump, escape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Choice:
         self.older_than = older_than
         self.ids = None if ids is None else tuple(dict.fromkeys(ids))
         self.until = until
+        self._ids = frozenset(self.ids or ())
         self._forms = _forms(text) if text else ()
 
     @property
@@ -86,7 +87,7 @@ class Choice:
             self.type in (None, job.type)
             and self.queue in (None, job.queue)
             and (self.until is None or job.id <= self.until)
-            and (self.ids is None or job.id in self.ids)
+            and (self.ids is None or job.id in self._ids)
             and self.group in (None, job.group)
             and (self.worker is None or (job.worker or "").startswith(starts))
             and (self.tag is None or self.tag in job.cell("tags").split())
@@ -140,8 +141,12 @@ def _stored(status: str) -> str:
 
 
 def _forms(text: str) -> "tuple[str, ...]":
-    """Return how a text may stand in a cell: as it is, in JSON in two manners, and escaped."""
-    forms = (
+    """Return how a text may stand in a cell: as it is, in JSON in three manners, and escaped."""
+    forms = [
         text, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1], escape(text)
-    )  # fmt: skip
+    ]  # fmt: skip
+    try:
+        forms.append(dump(text, "text").decode()[1:-1])
+    except BadArgument:  # halves of a character side by side
+        pass
     return tuple(dict.fromkeys(form.lower() for form in forms))

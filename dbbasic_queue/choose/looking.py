@@ -174,7 +174,7 @@ def _backwards(fd: int, start: int, stop: int) -> "Iterator[bytes]":
 
 def _place(fd: int, id: str, start: int, stop: int, *, behind: bool) -> int:
     """Return where the row of an id begins, or ends; where it would stand when it is gone."""
-    found = find_row(fd, id.encode(), start, stop, everywhere=False)
+    found = find_row(fd, id.encode(), start, stop)  # everywhere: ids given by hand have no order
     if found is not None:
         return found[0] + (len(found[1]) if behind else 0)
     return _begin(fd, start + bisect_left(_Ids(fd, start, stop), id), stop)
@@ -187,7 +187,7 @@ class _Ids:
         self._fd, self._start, self._stop = fd, start, stop
 
     def __len__(self) -> int:
-        return self._stop - self._start
+        return max(0, self._stop - self._start)  # cut meanwhile, in place
 
     def __getitem__(self, at: int) -> str:
         key = read_at(self._fd, 16, _begin(self._fd, self._start + at, self._stop))

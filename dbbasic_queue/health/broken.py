@@ -64,7 +64,8 @@ def _read(fd: int) -> list[Broken]:
     found, now = [], time.time()
     for line in os.pread(fd, _LONGEST, 0).decode(errors="replace").split("\n")[:-1]:
         cells = line.split("\t")
-        if len(cells) == 3 and cells[1].isdecimal() and abs(now - int(cells[1])) < KEPT:
+        digits = len(cells) == 3 and cells[1].isdecimal() and len(cells[1]) < 16
+        if digits and abs(now - int(cells[1])) < KEPT:
             name, reason = (visible(unescape(cell)) for cell in (cells[0], cells[2]))
             found.append(Broken(name, int(cells[1]), reason))
     return found

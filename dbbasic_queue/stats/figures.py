@@ -11,10 +11,10 @@ from ..files import close_quietly, read_header, stamp_of
 from ..journal import all_lines, overlay, worker_of
 from ..kinds import DUE, KINDS, RETRYING, SCHEDULED, STUCK, WAITING, Kinds, timed
 from ..queue import Queue, default_queue
-from ..tsv import PROCESSING, STATUSES
+from ..tsv import PROCESSING, STATUSES, escape
 from .archived import Archived
 from .blocks import Block, look
-from .summary import Summary, places_of, plain
+from .summary import Summary, name_of, places_of, plain
 from .ticks import last_tick_age
 from .times import by_type, percentiles, rate, times
 from .whole import Whole
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Figure = dict[str, Any]
 
 WINDOW = 86400  # seconds of which the times and the rates of success are told
+_TRIES = 5
 _KEPT = 1.0  # seconds for which the ages of an answer are good enough
 
 
@@ -51,7 +52,7 @@ class Figures:
         self._blocks: list[Block] = []
         self._header: bytes | None = None
         self._version = ""
-        self._looked_at = 0.0
+        self._read_at = self._looked_at = 0.0
         self._whole = Whole([], Summary(0))
         self._kinds: Kinds | None = None
         self._archived = Archived()
@@ -74,14 +75,19 @@ class Figures:
     def look(self) -> "Figure":
         """Return the figures as they are now: the keys that `stats` names."""
         with self._turn:
-            version, now = self.version(), time.time()
-            if version != self._version or not self._answer:
-                self._read(now)
-                self._version = version
-            elif 0 <= now - self._looked_at < _KEPT:
-                return self._answer
-            self._answer = self._figures(now)
-            self._looked_at = now
+            for _ in range(_TRIES):
+                version, now = self.version(), time.time()
+                if now < self._read_at:  # the clock was set back: what was left out counts again
+                    self._blocks, self._version = [], ""
+                if version != self._version or not self._answer:
+                    self._read(now)
+                    self._version, self._read_at = version, now
+                elif 0 <= now - self._looked_at < _KEPT:
+                    return self._answer
+                answer = self._figures(now)
+                if not answer[STUCK] or self.version() == version:
+                    break  # else a worker may have ended since its rows were read
+            self._answer, self._looked_at = answer, now
             return self._answer
 
     def count(
@@ -89,6 +95,7 @@ class Figures:
     ) -> int:
         """Return how many jobs have these values, without reading a row."""
         self.look()
+        queue = None if queue is None else escape(queue)
         wanted = [None if one is None else one.encode() for one in (queue, type, status)]
         wanted[0] = None if wanted[0] is None else plain(wanted[0])
         return sum(
@@ -111,7 +118,7 @@ class Figures:
         )
         return [
             {"type": type, "error": error, "jobs": one.jobs, "first": one.first, "last": one.last,
-             "ids": list(one.ids)}
+             "ids": [id for _, id in one.newest]}
             for (type, error), one in found[:limit]
         ]  # fmt: skip
 
@@ -206,8 +213,8 @@ class Figures:
         types: dict[str, dict[str, int]] = {}
         for (label, type, status), count in whole.counts.items():
             statuses[status.decode()] += count
-            for table, cell in ((queues, label or b"default"), (types, type)):
-                line = table.setdefault(cell.decode(), dict.fromkeys(STATUSES, 0))
+            for table, name in ((queues, name_of(label)), (types, type.decode())):
+                line = table.setdefault(name, dict.fromkeys(STATUSES, 0))
                 line[status.decode()] += count
         for name in queues:
             by_queue[name] = {**dict.fromkeys(KINDS, 0), "processing": 0, "oldest_due_age": None}
@@ -253,7 +260,7 @@ class Figures:
         """Count the pending jobs of each queue by kind."""
         oldest: dict[str, int] = {}
         for label, parts in self._whole.pending.items():
-            name = label.decode() or "default"
+            name = name_of(label)
             for part in parts:
                 due, scheduled, retrying, since = part.at(now)
                 for kind, count in ((DUE, due), (SCHEDULED, scheduled), (RETRYING, retrying)):
@@ -266,7 +273,7 @@ class Figures:
                 kinds = self._kinds = Kinds(self.queue_file, now)
                 kinds.read({cell for cell, *_ in self._whole.linked})
             for cell, run_at, attempts, at_once, label in self._whole.linked:
-                name = label.decode() or "default"
+                name = name_of(label)
                 due = at_once or run_at <= now
                 kind = timed(due, attempts) if kinds.is_met(cell) else WAITING
                 by_queue[name][kind] += 1

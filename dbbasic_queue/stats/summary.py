@@ -9,7 +9,7 @@ from bisect import bisect_right
 
 from ..job import Job, whole
 from ..redact import redacted
-from ..tsv import CANCELLED, COMPLETED, FAILED, PENDING, PROCESSING, row
+from ..tsv import CANCELLED, COMPLETED, FAILED, PENDING, PROCESSING, escape, row, unescape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,33 +19,33 @@ if TYPE_CHECKING:
     Places = tuple[int, int, int, int, int]
 
 FIRST_LINE = 200  # characters of an error by which failed jobs are told apart
+NEVER = 1 << 62  # a later run_at, which somebody has written by hand, counts as this
 IDS = 3  # of a group of errors: the newest
 
 
 class Errors:
     """Failed jobs that said the same."""
 
-    __slots__ = ("first", "ids", "jobs", "last")
+    __slots__ = ("first", "jobs", "newest")
 
     def __init__(self) -> None:
         self.jobs = 0
-        self.first = self.last = 0.0
-        self.ids: list[str] = []  # the newest first
+        self.first = 0.0
+        self.newest: list[tuple[float, str]] = []  # when they failed, and their ids
+
+    @property
+    def last(self) -> float:
+        return self.newest[0][0]
 
     def note(self, at: float, id: str) -> None:
         self.first = min(self.first, at) if self.jobs else at
-        if not self.jobs or at >= self.last:
-            self.last = at
-            self.ids = [id, *self.ids][:IDS]
-        elif len(self.ids) < IDS:
-            self.ids.append(id)
+        if len(self.newest) < IDS or (at, id) > self.newest[-1]:
+            self.newest = sorted([*self.newest, (at, id)], reverse=True)[:IDS]
         self.jobs += 1
 
     def add(self, other: "Errors") -> None:
         self.first = min(self.first, other.first) if self.jobs else other.first
-        newer, older = (other, self) if other.last >= self.last else (self, other)
-        self.ids = [*newer.ids, *older.ids][:IDS]
-        self.last = newer.last
+        self.newest = sorted(self.newest + other.newest, reverse=True)[:IDS]
         self.jobs += other.jobs
 
 
@@ -56,7 +56,7 @@ class Pending:
 
     def __init__(self) -> None:
         self.now = 0  # rows that are due whatever the clock says
-        self.oldest = 1 << 62  # run_at among them
+        self.oldest = NEVER  # run_at among them
         self.scheduled = array("q")  # run_at of the others, sorted by `settle`
         self.retried = array("q")  # of those that have had an attempt
 
@@ -80,7 +80,7 @@ class Summary:
 
     def __init__(self, since: float, queue: str | None = None, type: str | None = None) -> None:
         self.since = since
-        self._queue = None if queue is None else b"" if queue == "default" else queue.encode()
+        self._queue = None if queue is None else plain(escape(queue).encode())
         self._type = None if type is None else type.encode()
         self.counts: dict[Key, int] = {}
         self.pending: dict[bytes, Pending] = {}
@@ -94,6 +94,7 @@ class Summary:
         # of each job: finished_at, begun_at, seconds waited (-1: it had an `after`), seconds run
         self.ended = array("d")
         self.ended_as: list[tuple[bytes, bytes]] = []  # type and status of each
+        self._same: dict[tuple[bytes, bytes], tuple[bytes, bytes]] = {}  # one for all equal ones
         self.bad = 0
 
     def read(self, block: bytes, header: "Header") -> "Summary":
@@ -139,7 +140,7 @@ class Summary:
             self._add_recent(cells, status, at, float(begun) if begun else 0.0, bool(linked))
 
     def _add_pending(self, cells: list[bytes], label: bytes, linked: bytes) -> None:
-        run_at = whole(cells[5])
+        run_at = min(whole(cells[5]), NEVER)
         at_once = cells[4] == cells[5] or run_at == whole(cells[4])
         if linked:
             attempts = whole(cells[6])
@@ -153,7 +154,7 @@ class Summary:
             pending.now += 1
             pending.oldest = min(pending.oldest, run_at)
             return
-        (pending.scheduled if cells[6] == b"0" else pending.retried).append(run_at)
+        (pending.retried if whole(cells[6]) else pending.scheduled).append(run_at)
         _count(self.hours, run_at // 3600, 1)
 
     def _add_work(self, mark: bytes, seconds: float) -> None:
@@ -177,13 +178,14 @@ class Summary:
         run_at = whole(cells[5])
         if not linked:
             due, left = run_at // 60, int(begun) // 60 if begun else minute
-            if due != left:
+            if due < left:  # not one that was cancelled before it came due
                 _count(self.queued, due, 1)
                 _count(self.queued, left, -1)
         if begun and status != CANCELLED:
             waited = -1.0 if linked else max(0.0, begun - _due_at(cells, run_at))
             self.ended.extend((at, begun, waited, max(0.0, at - begun)))
-            self.ended_as.append((cells[1], status))
+            ended_as = cells[1], status
+            self.ended_as.append(self._same.setdefault(ended_as, ended_as))
 
     def _add_error(self, job: Job, at: float) -> None:
         seen = redacted(job)
@@ -215,6 +217,11 @@ def _due_at(cells: list[bytes], run_at: int) -> float:
 def plain(label: bytes) -> bytes:
     """Return the cell of a queue; the default one is written in two ways."""
     return b"" if label == b"default" else label
+
+
+def name_of(label: bytes) -> str:
+    """Return the name of a queue, whose cell somebody may have written by hand."""
+    return unescape(label.decode()) or "default"
 
 
 def _count(counts: dict[int, int], key: int, more: int) -> None:

@@ -3,6 +3,7 @@
 A rate's file in `queue.tsv.d/limits` tells when the next job may start; how many run, the rows.
 """
 
+import math
 import os
 from typing import NamedTuple
 
@@ -71,7 +72,9 @@ class _Limit:
         self.name = name
         self.shown = shown
         self.n = int(given[0])
-        self.window = float(given[1]) if name == "rate" else 0.0
+        self.window = float(given[1]) if name == "rate" else 1.0
+        if self.n < 1 or not 0 < self.window < math.inf:
+            raise ValueError("no limit is like that")
         self.how = str(named.get("how", "sliding"))
         self.file = f"{named.get('name')}.{self.how}.{self.window}"
         self.types, self.queues = _several(named.get("type")), _several(named.get("queue"))
@@ -129,7 +132,7 @@ def _parsed(text: str) -> _Limit | None:
         words = [ast.unparse(one) for one in (*call.args, *call.keywords)]
         shown = f"{name}({', '.join(word for word in words if not word.startswith('name='))})"
         return _Limit(name, given, named, shown) if name in ("rate", "concurrency") else None
-    except (SyntaxError, ValueError, TypeError, IndexError, RecursionError):
+    except (SyntaxError, ValueError, TypeError, IndexError, OverflowError, RecursionError):
         return None
 
 

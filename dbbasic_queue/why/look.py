@@ -101,6 +101,10 @@ class Look:
         worker, _ = worker_of(job)
         lives = [one for one in self.live if one.id == worker]
         if not lives:
+            again = self.queue.get(job.id)
+            if again is not None and again.cells != job.cells:  # its worker has ended meanwhile
+                yield from Look(self.queue, again).texts()
+                return
             if worker:
                 text = f"its worker {worker} has died"
             else:
