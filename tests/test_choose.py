@@ -339,6 +339,20 @@ def test_parents_in_the_archive_count_with_their_status(queue):
     assert all(found.is_met(queue.get(id).after) for id in waiting)
 
 
+@pytest.mark.parametrize("asked", [{"tag": "rare"}, {"worker": "anna"}])
+def test_a_rare_tag_or_worker_is_found_without_reading_every_row(queue, asked, monkeypatch):
+    queue.enqueue_many(("good", n) for n in range(100))
+    id = queue.enqueue("good", columns=tags("rare", "more"))
+    with queue.edit() as e:
+        e.change(e.get(id), worker="anna-1-abcdef.1")
+    known, read = looking.row, []
+    monkeypatch.setattr(looking, "row", lambda line, header: read.append(1) or known(line, header))
+
+    assert ids(Choice(**asked), queue) == [id]
+
+    assert len(read) < 3
+
+
 @pytest.mark.soak
 def test_a_hundred_thousand_ids_cost_no_square(queue):
     made = queue.enqueue_many(("good", n) for n in range(100_000))

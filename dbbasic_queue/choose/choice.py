@@ -123,6 +123,10 @@ class Choice:
             return tuple(b"\t%b\t" % one.encode() for one in sorted(stored))
         if self.type is not None:
             return (b"\t%b\t" % escape(self.type).encode(),)
+        if self.worker or self.tag:
+            word = b"\t%b" % escape(self.worker).encode() if self.worker else b""
+            word = word or escape(self.tag or "").encode()
+            return (word, b"\tprocessing\t") if running else (word,)
         if self.statuses:
             stored = {_stored(one) for one in self.statuses}
             stored |= {"processing"} if running else set()

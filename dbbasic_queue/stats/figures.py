@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Figure = dict[str, Any]
 
 WINDOW = 86400  # seconds of which the times and the rates of success are told
-_TRIES = 5
+_TRIES = 3  # looks, until no worker has ended during one that tells of stuck jobs
 _KEPT = 1.0  # seconds for which the ages of an answer are good enough
 
 
