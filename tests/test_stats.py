@@ -3,11 +3,13 @@
 import random
 import time
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from freezegun import freeze_time
 
 from dbbasic_queue import Discard, Snooze
+from dbbasic_queue.errors import BadArgument
 from dbbasic_queue.stats import Figures, errors, stats, ticks
 from dbbasic_queue.stats.summary import Summary
 
@@ -183,6 +185,33 @@ def test_jobs_of_some_values_are_counted_without_reading_rows(queue):
     assert [figures.count(), figures.count(type="good"), figures.count("failed")] == [3, 2, 1]
     assert figures.count("completed", "good", "default") == 1
     assert figures.count(queue="mail") == 1
+
+
+def test_a_kind_is_no_status_to_count_by(queue):
+    with pytest.raises(BadArgument, match="due"):
+        Figures(queue).count("due")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_a_worker_that_is_killed_changes_the_version(queue, run_python):
+    queue.enqueue("long")
+    child = run_python(f"""
+        import time
+        from dbbasic_queue import Queue
+        def long(payload):
+            print("runs", flush=True)
+            time.sleep(60)
+        Queue({queue.path!r}).process_jobs({{"long": long}})
+    """)
+    child.stdout.readline()
+    figures = Figures(queue)
+    before = figures.version(), figures.look()["workers"]
+
+    child.kill()
+    child.wait()
+
+    assert figures.version() != before[0]
+    assert (before[1], figures.look()["workers"], figures.look()["stuck"]) == (1, 0, 1)
 
 
 def test_ticks_are_the_minutes_in_which_one_ran(queue):

@@ -6,9 +6,9 @@ import time
 
 from .. import admit
 from ..beside import open_queue
-from ..errors import QueueError
+from ..errors import BadArgument, QueueError
 from ..files import close_quietly, read_header, stamp_of
-from ..journal import all_lines, overlay, worker_of
+from ..journal import all_lines, overlay, pid_of, worker_of
 from ..kinds import DUE, KINDS, RETRYING, SCHEDULED, STUCK, WAITING, Kinds, timed
 from ..queue import Queue, default_queue
 from ..tsv import PROCESSING, STATUSES, escape
@@ -60,7 +60,11 @@ class Figures:
         self._turn = threading.Lock()
 
     def version(self) -> str:
-        """Return a text that is another one whenever what is on the disk may say something else."""
+        """Return a text that is another one whenever a look may say something else.
+
+        Of a worker that was killed it sees that its process is gone, where /proc tells; who lives is
+        told by its lock, at the look.
+        """
         side = self.queue_file.file.side
         stamps = [_stamp(self.queue_file.path)]
         for name in ("tick", "paused", "archive", "types"):
@@ -69,7 +73,9 @@ class Figures:
             names = sorted(os.listdir(f"{side}/workers"))
         except OSError:
             names = []
-        stamps += [_stamp(f"{side}/workers/{name}") for name in names]
+        for name in names:
+            gone = not os.path.exists(f"/proc/{pid_of(name.rpartition('.')[0])}")
+            stamps.append(f"{_stamp(f'{side}/workers/{name}')}.{gone:d}")
         return "-".join(stamps)
 
     def look(self) -> "Figure":
@@ -93,7 +99,9 @@ class Figures:
     def count(
         self, status: str | None = None, type: str | None = None, queue: str | None = None
     ) -> int:
-        """Return how many jobs have these values, without reading a row."""
+        """Return how many jobs have these values, one of the five statuses; no row is read."""
+        if status not in (None, *STATUSES):
+            raise BadArgument(f"status={status!r:.80} is none of {', '.join(STATUSES)}")
         self.look()
         queue = None if queue is None else escape(queue)
         wanted = [None if one is None else one.encode() for one in (queue, type, status)]
