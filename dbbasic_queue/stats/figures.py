@@ -62,8 +62,8 @@ class Figures:
     def version(self) -> str:
         """Return a text that is another one whenever a look may say something else.
 
-        Of a worker that was killed it sees that its process is gone, where /proc tells; who lives is
-        told by its lock, at the look.
+        It sees that the process of a worker has gone, where /proc tells that; who lives is told by
+        the lock, at the look.
         """
         side = self.queue_file.file.side
         stamps = [_stamp(self.queue_file.path)]
