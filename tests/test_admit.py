@@ -203,6 +203,7 @@ def test_what_runs_is_known_without_a_scan(queue):
     assert all(len(running) == count for _, running, count in seen)
 
 
+@pytest.mark.soak
 def test_a_worker_that_waits_asks_again_when_it_was_told_to(queue):
     queue.enqueue("a")
     begun = time.time()

@@ -624,6 +624,7 @@ def test_cancel_takes_filters_and_says_whom_it_took_along(ask, queue):
 # --- pausing
 
 
+@pytest.mark.soak
 def test_a_paused_queue_is_told_by_stats_and_the_doctor_until_it_is_resumed(ask, five):
     paused = [ask("pause default"), ask("pause default"), ask("stats"), ask("doctor")]
     resumed = [ask("resume default"), ask("resume default"), ask("stats"), ask("doctor")]
@@ -858,6 +859,7 @@ def test_sigterm_lets_the_job_finish_and_status_is_0(start, queue, handlers):
     assert queue.workers() == []
 
 
+@pytest.mark.soak
 def test_sigterm_without_a_job_is_status_0_too(start, queue, handlers):
     done = queue.enqueue("wait_for", ".")
 
@@ -880,6 +882,7 @@ def test_the_module_of_the_handlers_may_set_up_its_own_log(start, queue, handler
     assert err.startswith("mine: job ")
 
 
+@pytest.mark.soak
 def test_ctrl_c_ends_a_shell_loop_too(start, queue, handlers):
     queue.enqueue("wait_for", "over")
 
@@ -934,6 +937,7 @@ def test_workers_shows_who_lives_and_stop_waits_for_them(start, ask, queue, hand
     assert ask("workers").status == ask("stop").status == 1
 
 
+@pytest.mark.soak
 def test_kill_ends_a_job_that_runs_and_tells_of_others_why_not(start, ask, queue, handlers):
     runs, done = queue.enqueue("wait_for", "never"), queue.enqueue("shout", "a", run_at=4e9)
     waits = queue.enqueue("shout", "b", run_at=4e9)
@@ -953,6 +957,7 @@ def test_kill_ends_a_job_that_runs_and_tells_of_others_why_not(start, ask, queue
     assert child.poll() is None
 
 
+@pytest.mark.soak
 def test_kill_waits_no_longer_than_it_was_told(start, ask, queue, handlers):
     runs = queue.enqueue("stubborn", "over")
     child = start(f"work {handlers}")
@@ -980,6 +985,7 @@ def test_kill_of_a_job_whose_worker_died_says_so(start, ask, queue, handlers):
     assert "no live worker: the next tick takes it in" in answer.err
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("processes", [0, 2])
 def test_work_as_json_counts_in_every_process(start, queue, handlers, processes):
     queue.enqueue_many([("shout", "a"), ("hostile", "b"), ("shout", "c")])
@@ -1005,6 +1011,7 @@ def test_a_tally_writes_into_nobody_else_s_file(tmp_path):
     os.close(tally._fd)
 
 
+@pytest.mark.soak
 def test_work_as_json_ended_by_a_signal_says_what_it_did(start, queue, handlers):
     done = queue.enqueue("wait_for", ".")
     child = start(f"work {handlers} --forever --json --processes 1")
@@ -1184,6 +1191,7 @@ def test_log_lines_cannot_be_forged(start, queue, handlers):
     assert [line for line in err.splitlines() if line.startswith("2030")] == []
 
 
+@pytest.mark.soak
 def test_a_pipe_that_closes_early_is_no_error(start, queue):
     queue.enqueue_many([("mail", "x" * 100)] * 3000)
 
@@ -1263,6 +1271,7 @@ def test_every_word_of_a_command_has_help_with_an_example(ask, name):
     assert f"examples:\n  dbbasic-queue {name}" in answer.out
 
 
+@pytest.mark.soak
 def test_every_example_in_the_help_is_a_command(ask):
     for name, one in commands().items():
         for line in one.epilog.splitlines():
@@ -1310,6 +1319,7 @@ def test_each_of_the_family_s_commands_has_help(capsys):
     assert capsys.readouterr().out.count("usage: dbbasic-queue") == len(cli.COMMANDS)
 
 
+@pytest.mark.soak
 def test_work_runs_async_handlers_side_by_side(queue, ask, tmp_path):
     (tmp_path / "naps.py").write_text(
         "import asyncio\nasync def nap(p):\n    await asyncio.sleep(p)\nHANDLERS = {'nap': nap}\n"

@@ -88,6 +88,7 @@ def test_the_words_of_schedule_are_its_own(complete):
     assert "--cron" not in complete("schedule pause", "--")
 
 
+@pytest.mark.soak
 def test_queues_and_types_are_those_of_the_file(complete, tmp_path):
     queue = Queue(tmp_path / "data" / "queue.tsv", sync="off")
     queue.enqueue("send_email", queue="mail")

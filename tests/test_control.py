@@ -47,6 +47,7 @@ def until(true, seconds=20):
         time.sleep(0.01)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("processes", [0, 1])
 def test_a_running_job_is_ended_by_its_id_and_the_others_run(queue, start, processes):
     victim, other = queue.enqueue("sleep", 60), queue.enqueue("quick", 7)
@@ -127,6 +128,7 @@ def test_a_request_to_end_an_earlier_run_does_not_end_a_later_one(queue):
     assert not os.path.exists(path)
 
 
+@pytest.mark.soak
 def test_a_job_that_is_claimed_and_not_begun_is_cancelled_without_an_attempt(queue):
     ids = queue.enqueue_many([("first", None)] * 40 + [("last", None)])
 
@@ -221,6 +223,7 @@ def test_a_worker_that_finds_nothing_in_a_busy_queue_stops_too(queue):
     assert not thread.is_alive()
 
 
+@pytest.mark.soak
 def test_a_handler_that_asks_its_own_worker_to_stop_is_the_last_one(queue):
     queue.enqueue_many([("t", None)] * 50)
     ran = []

@@ -524,6 +524,7 @@ def test_a_mend_that_cannot_replace_the_file_leaves_it_whole(queue, file, monkey
     assert not [one for one in os.listdir(file.parent) if one.endswith(".tmp")]
 
 
+@pytest.mark.soak
 def test_what_is_enqueued_while_it_mends_waits_for_the_lock(queue, file, run_python, monkeypatch):
     add(file, "bad")
     replace = type(queue.file).replace

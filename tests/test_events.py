@@ -93,6 +93,7 @@ ENDS = {
 }
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("mode", MODES)
 def test_each_end_of_a_run_is_told_once_to_all_in_every_mode(queue, mode):
     for kind in HANDLERS:

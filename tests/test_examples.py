@@ -141,6 +141,7 @@ def test_the_quickstart_shows_the_file_before_and_after_a_tick(tmp_path):
     assert [row["status"] for row in rows(queue)] == ["completed", "failed", "pending"]
 
 
+@pytest.mark.soak
 def test_the_lines_that_the_quickstart_recommends_work(tmp_path):
     printed, _ = run("quickstart.py", TMPDIR=str(tmp_path))
     tries = re.findall(r"^  ((?:cd|cat|grep|tail) .+)$", printed, re.MULTILINE)
@@ -261,6 +262,7 @@ def smtp():
         yield server
 
 
+@pytest.mark.soak
 def test_a_mail_goes_out_with_the_jobs_id(smtp):
     run("mail.py", "ana@example.com", **smtp.environment)
 
@@ -358,6 +360,7 @@ def test_a_scheduled_report_waits_for_midnight():
     assert len(printed.splitlines()) == 4
 
 
+@pytest.mark.soak
 def test_a_schedule_is_declared_once_and_its_job_can_be_run_at_once():
     pytest.importorskip("cronsim")
     run("schedule.py")
@@ -636,6 +639,7 @@ def test_a_payment_is_charged_under_the_jobs_id(gateway):
     assert (job.status, job.result) == ("completed", {"charge": "ch_A-1001"})
 
 
+@pytest.mark.soak
 def test_a_payment_whose_worker_dies_after_the_charge_is_charged_once(gateway):
     gateway.may_answer.clear()
     worker = subprocess.Popen(
@@ -676,6 +680,7 @@ def test_a_busy_gateway_is_asked_again_when_it_says(gateway, seconds):
     assert job.run_at - time.time() == pytest.approx(seconds, abs=10)
 
 
+@pytest.mark.soak
 def test_a_busy_gateway_is_asked_with_the_same_key(gateway):
     gateway.troubles = [(503, "busy", [("Retry-After", 0)])]
 

@@ -303,6 +303,7 @@ def test_a_worker_is_a_process_that_runs_what_is_due(tmp_path, monkeypatch):
     assert queue.get(low).status == "pending"
 
 
+@pytest.mark.soak
 def test_a_live_worker_stops_in_good_order(ask, queue, run_python):
     queue.enqueue("mail")
     worker = run_python(

@@ -266,6 +266,7 @@ def test_a_start_that_was_noted_counts_though_another_function_then_failed(queue
     assert len(lines(queue)) == 2
 
 
+@pytest.mark.soak
 def test_a_worker_that_waits_starts_the_next_job_when_the_window_opens(queue):
     queue.enqueue_many([("mail", n) for n in range(4)])
     at = []
@@ -310,6 +311,7 @@ def test_a_torn_last_line_is_cut_and_lines_that_cannot_be_read_count_for_nothing
     ]  # fmt: skip
 
 
+@pytest.mark.soak
 def test_starts_outside_the_window_are_forgotten_in_the_end(queue):
     limit, most = rate(5, 10, type="mail"), 0
 
@@ -606,6 +608,7 @@ def test_fifty_processes_at_a_bound_of_a_hundred_leave_exactly_a_hundred(queue):
 # --- with handlers that run side by side
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("limit", "most"),
     [(concurrency(3, type="mail"), 3), (rate(200, 1, type="mail", how="spacing"), 4)],

@@ -82,6 +82,7 @@ def a_shell_that_holds_the_lock():
 # --- who is kept out
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not shutil.which("flock"), reason="needs flock(1)")
 def test_a_shells_flock_keeps_enqueue_out_and_the_error_names_file_and_holder():
     queue().enqueue("note")
@@ -145,6 +146,7 @@ def test_readers_need_no_lock():
         assert [job.id for job in queue().jobs()] == [id]
 
 
+@pytest.mark.soak
 def test_a_frozen_clock_does_not_make_a_locked_queue_wait_for_ever(children):
     queue().enqueue("note")
     children.start(hold).hear()
@@ -176,6 +178,7 @@ def test_the_lock_of_a_killed_process_is_free_at_once(children):
     assert time.monotonic() - begun < 1
 
 
+@pytest.mark.soak
 def test_a_stopped_process_keeps_its_lock_until_it_goes_on(children):
     queue().enqueue("note")
     holder = children.start(hold)
@@ -608,6 +611,7 @@ def test_p26_deleting_the_lock_file_again_and_again_loses_and_doubles_nothing(ch
 # --- links
 
 
+@pytest.mark.soak
 def test_two_names_of_one_queue_share_one_lock(children, tmp_path):
     queue().enqueue("note")
     link = tmp_path / "link.tsv"
@@ -805,6 +809,7 @@ def test_a_child_has_neither_file_of_its_parent_open(children):
     assert len(descriptors(FILE.resolve())) == 1
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("holder", ["the child", "the parent"])
 def test_a_child_that_code_in_c_has_forked_shares_no_lock_with_its_parent(holder):
     """As a server in C does after it has loaded the program: no hook of Python is run."""
@@ -833,6 +838,7 @@ def test_a_child_that_code_in_c_has_forked_shares_no_lock_with_its_parent(holder
     one.enqueue("note")
 
 
+@pytest.mark.soak
 def test_thousands_of_queues_are_not_all_kept_open():
     queues = [Queue(f"data/{number}.tsv", sync="off") for number in range(100)]
 

@@ -504,6 +504,7 @@ def test_a_time_out_passes_the_layers_around_it(queue):
     assert isinstance(told[0], JobTimeout)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("own, error", [(0.05, "timed out after 0.05 s"), (None, None)])
 def test_the_jobs_own_timeout_holds_too_and_a_limit_ends_with_its_run(queue, own, error):
     @contextmanager

@@ -137,6 +137,7 @@ def test_p13_a_job_that_kills_its_worker_is_tried_so_often_and_the_others_run(qu
     assert {queue.get(one).attempts for one in others} == {1}
 
 
+@pytest.mark.soak
 def test_every_job_goes_to_one_of_the_workers(queue, work):
     ids = queue.enqueue_many([("good", number) for number in range(1000)])
 
@@ -165,6 +166,7 @@ def test_more_workers_are_started_while_jobs_wait(queue, run_python, tmp_path):
     assert len({job.result for job in queue.jobs()}) > 1
 
 
+@pytest.mark.soak
 def test_more_workers_are_started_for_jobs_that_come_while_all_are_busy(
     queue, run_python, tmp_path
 ):
@@ -265,6 +267,7 @@ def test_a_pool_whose_time_is_over_starts_no_worker_for_what_still_waits(queue, 
     assert queue.counts()["pending"] > 20
 
 
+@pytest.mark.soak
 def test_workers_that_all_end_before_they_run_a_job_are_an_error(queue, tmp_path, run_python):
     queue.enqueue("good")
     code = """
@@ -427,6 +430,7 @@ def test_a_handler_that_never_comes_back_is_ended_within_two_seconds(queue, work
     assert [queue.get(one).result for one in others] == list(range(5))
 
 
+@pytest.mark.soak
 def test_cpu_seconds_and_peak_memory_of_each_run_are_kept(queue, run_python, tmp_path):
     heavy, light = queue.enqueue("heavy"), queue.enqueue("light")
     code = """

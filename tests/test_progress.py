@@ -184,6 +184,7 @@ def test_what_is_quick_says_nothing(terminal, queue):
     assert [one.name for one in threading.enumerate() if one.name == "progress"] == []
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("words", ["--json archive --older-than 1h", "backup --json copy.tsv"])
 def test_with_json_it_says_nothing(terminal, soon, held_for_a_while, words):
     terminal.run(words)
@@ -191,6 +192,7 @@ def test_with_json_it_says_nothing(terminal, soon, held_for_a_while, words):
     assert terminal.written() == ""
 
 
+@pytest.mark.soak
 def test_on_a_dumb_terminal_it_says_nothing(terminal, soon, held_for_a_while, monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
 
@@ -199,12 +201,14 @@ def test_on_a_dumb_terminal_it_says_nothing(terminal, soon, held_for_a_while, mo
     assert terminal.written() == ""
 
 
+@pytest.mark.soak
 def test_without_a_terminal_it_says_nothing(soon, held_for_a_while, capfd):
     cli.main(["archive", "--older-than", "1h"])
 
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.soak
 def test_in_the_background_it_leaves_the_terminal_alone(
     terminal, soon, held_for_a_while, monkeypatch
 ):

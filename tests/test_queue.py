@@ -416,6 +416,7 @@ def test_a_job_is_looked_up_by_its_id_in_a_few_reads(queue, monkeypatch):
         assert read[0] < 100_000
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("longest", [50, 5_000, 200_000])
 def test_the_newest_first_are_the_same_rows_backwards(queue, longest):
     sizes = [longest * step % (longest + 7) for step in range(1, 60)]

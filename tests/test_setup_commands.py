@@ -119,6 +119,7 @@ def test_the_line_starts_the_worker_in_any_folder(ask, app, tmp_path, monkeypatc
     assert (folder / "logs" / "queue.log").read_text() == wanted
 
 
+@pytest.mark.soak
 def test_the_line_for_handlers_runs_a_job(ask, app):
     os.mkdir("logs")
     job_id = Queue(sync="off").enqueue("greet", "hi")
@@ -393,6 +394,7 @@ def test_the_targets_do_what_they_say(make):
     assert queue.counts("status") == {"completed": 1}
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("target", ["stats", "list", "workers", "retry-failed", "flush", "failed"])
 def test_nothing_to_show_is_no_error_of_make(make, target):
     if target not in commands() and target == "failed":
@@ -403,6 +405,7 @@ def test_nothing_to_show_is_no_error_of_make(make, target):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.soak
 def test_a_target_says_which_queue_is_meant_and_health_its_status(make, tmp_path):
     Queue(tmp_path / "other.tsv", sync="off").enqueue("greet")
 

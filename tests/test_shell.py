@@ -328,6 +328,7 @@ def test_a_command_whose_time_is_over_is_ended_with_all_it_has_started(
     assert not lives(tmp_path / "outer") and not lives(tmp_path / "inner")
 
 
+@pytest.mark.soak
 def test_a_command_whose_time_is_over_while_it_starts_is_ended_too(queue, done, monkeypatch):
     started = []
 
@@ -363,10 +364,12 @@ def test_a_command_is_ended_in_a_thread_too(queue, add):
     assert exit_status(queue.get(job_id)) == 124
 
 
+@pytest.mark.soak
 def test_a_command_that_has_stopped_itself_is_ended_too(queue, done):
     assert done("kill -STOP $$", timeout=0.2).error == "timed out after 0.2 s"
 
 
+@pytest.mark.soak
 def test_kill_ends_the_command(queue, add, run_python, tmp_path):
     job_id = add(f"echo $$ > {tmp_path}/pid; exec sleep 60")
     child = run_python(f"""
@@ -606,6 +609,7 @@ def test_tail_prints_the_bytes_and_the_last_lines(default, capfdbinary):
     assert last.startswith(b"two\xff\n--- attempt 1 ended with exit status 0")
 
 
+@pytest.mark.soak
 def test_tail_shows_a_terminal_nothing_that_steers_it(default, start):
     job_id = enqueue_command(["printf", r"\033[2J\ta\n"], queue_file=default)
     cli.main(["work", "--shell"])

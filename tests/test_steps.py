@@ -101,6 +101,7 @@ def test_a_step_never_runs_again_whichever_step_the_worker_is_killed_after(tmp_p
     assert queue.get(id).result == [[name, len(name)] for name in FIVE]
 
 
+@pytest.mark.soak
 def test_in_a_pool_no_step_runs_again_either(queue):
     id = queue.enqueue("t", max_attempts=9)
 
@@ -455,6 +456,7 @@ def inode_and_bytes(queue):
         return os.fstat(file.fileno()).st_ino, file.read()
 
 
+@pytest.mark.soak
 def test_progress_is_seen_at_once_and_does_not_touch_the_file(queue):
     seen = []
 

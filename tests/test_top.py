@@ -202,6 +202,7 @@ def test_a_text_is_cut_by_the_columns_that_it_takes(text, columns, kept):
 # --- live
 
 
+@pytest.mark.soak
 def test_a_failed_job_is_retried_after_a_yes_and_q_gives_the_terminal_back(top, queue, filled):
     screen = top()
     screen.until(r"failed 1")
@@ -255,6 +256,7 @@ def test_a_due_job_is_cancelled_and_its_queue_paused_and_resumed(top, queue, fil
     assert queue.get(filled["due"]).status == "cancelled"
 
 
+@pytest.mark.soak
 def test_a_job_that_a_live_worker_runs_is_shown_with_it_and_ended(top, queue, run_python):
     id = queue.enqueue("slow")
     worker = run_python(f"""
@@ -311,6 +313,7 @@ def test_the_keys_are_said(top, filled):
     screen.until("Before anything is changed you are asked")
 
 
+@pytest.mark.soak
 def test_what_happens_elsewhere_is_seen(top, queue, filled):
     screen = top()
     screen.until("due 1 ")
@@ -321,6 +324,7 @@ def test_what_happens_elsewhere_is_seen(top, queue, filled):
     screen.until(" fresh ")
 
 
+@pytest.mark.soak
 def test_hostile_text_never_steers_the_terminal(top, queue):
     """The terminal of these tests fails at any control that is not ours."""
     queue.enqueue("bad", HOSTILE, max_attempts=1)
@@ -388,6 +392,7 @@ def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(top, filled):
     assert screen.ended() == 0
 
 
+@pytest.mark.soak
 def test_an_error_of_ours_gives_the_terminal_back(top, queue, filled):
     screen = top()
     screen.until("due 1 ")
@@ -401,6 +406,7 @@ def test_an_error_of_ours_gives_the_terminal_back(top, queue, filled):
     assert termios.tcgetattr(screen.theirs) == screen.before
 
 
+@pytest.mark.soak
 def test_colours_only_where_they_are_wanted(top, filled):
     plain, coloured = top(NO_COLOR="1"), top()
     for one in (plain, coloured):
@@ -437,6 +443,7 @@ def test_what_stands_on_the_screen_is_not_sent_again(top, filled):
     assert len(screen.raw) - begun < begun  # at most the clock and the ages
 
 
+@pytest.mark.soak
 def test_a_dumb_terminal_gets_one_screen(top, filled):
     screen = top(TERM="dumb")
 

@@ -303,6 +303,7 @@ def test_a_watch_of_no_file_waits_for_it(queue):
     watcher.close()
 
 
+@pytest.mark.soak
 def test_deleted_rows_among_many_are_told_and_no_other(queue):
     ids = queue.enqueue_many([("good", n) for n in range(9000)])
     chosen = {*ids[100:200], *ids[3000:8000:2], ids[0], ids[-1]}
@@ -391,6 +392,7 @@ def test_since_begins_with_what_has_happened(queue):
     assert list(watch(since=time.time() + 9, timeout=0, queue_file=queue)) == []
 
 
+@pytest.mark.soak
 def test_a_watch_tells_only_what_is_wanted_and_ends(queue):
     queue.enqueue("other", queue="b")
     found = watch("enqueued", type="good", queue="b", until=lambda: True, queue_file=queue)
@@ -430,6 +432,7 @@ def test_an_idle_look_is_one_stat(queue, watcher, monkeypatch):
     assert calls == [(queue.path,)]
 
 
+@pytest.mark.soak
 def test_an_async_watch_tells_the_same(queue):
     queue.enqueue("first")
 

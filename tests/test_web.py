@@ -369,7 +369,8 @@ def test_a_jobs_page_says_why_it_has_not_run(queue):
 
 def test_an_archived_job_has_its_page(queue):
     id = failed_job(queue, "old", {"n": 7})
-    queue.archive(0)
+    while not queue.archive(0):  # its milliseconds are rounded, perhaps upwards
+        pass
     with queue.edit() as e:
         assert e.get(id) is None
 

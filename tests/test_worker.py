@@ -1621,6 +1621,7 @@ def test_a_tick_in_another_thread_leaves_the_signals_alone(queue):
 # --- time limits
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "own, settings, argument, limit",
     [
@@ -1737,6 +1738,7 @@ def test_a_quick_job_is_not_hit_by_a_time_limit(queue):
     assert statuses(queue, *ids) == ["completed"] * 60
 
 
+@pytest.mark.soak
 def test_a_handler_that_does_not_end_takes_its_process_with_it_and_is_charged(queue, run_python):
     slow, quick = queue.enqueue("slow", timeout=0.05, max_attempts=1), queue.enqueue("quick")
     code = f"""
@@ -1764,6 +1766,7 @@ def test_a_handler_that_does_not_end_takes_its_process_with_it_and_is_charged(qu
 # --- beside a slow job
 
 
+@pytest.mark.soak
 def test_a_slow_job_gives_back_what_it_holds_and_folds_what_is_done(queue):
     seen = {}
 
