@@ -22,6 +22,7 @@ from dbbasic_queue.middleware import (
     authorized,
     errors_kept,
     errors_of,
+    kept_traceback,
     layer_of,
     limited,
     logged,
@@ -31,6 +32,7 @@ from dbbasic_queue.middleware import (
     retrying,
     throttled,
     timed,
+    traceback_kept,
 )
 from dbbasic_queue.tasks import Tasks
 
@@ -614,6 +616,71 @@ def test_the_profile_of_a_run_that_raised_is_kept_under_each_attempt(queue, tmp_
     queue.process_jobs({"t": lambda n: 1 / 0}, 2, middleware=[profiled("prof")])
 
     assert sorted(os.listdir("prof")) == [f"{job.id}-1.prof", f"{job.id}-2.prof"]
+
+
+# --- traceback_kept
+
+
+def inner(payload):
+    raise ValueError(f"no {payload}\nat all")
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_the_traceback_of_what_was_raised_stays_with_the_job(queue, concurrency):
+    async def side_by_side(payload):
+        inner(payload)
+
+    id = queue.enqueue("bad", "way")
+    handler = side_by_side if concurrency > 1 else lambda payload: inner(payload)
+
+    queue.process_jobs({"bad": handler}, 1, middleware=[traceback_kept], concurrency=concurrency)
+
+    text = kept_traceback(queue.get(id))
+    assert text.startswith("Traceback (most recent call last):\n  File")
+    assert text.endswith("ValueError: no way\nat all")
+    assert "in inner" in text and "dbbasic_queue/run.py" not in text
+    assert queue.get(id).error == "ValueError: no way\nat all"
+
+
+def test_what_is_asked_for_in_words_leaves_no_traceback(queue):
+    def ask(how):
+        raise {"snooze": Snooze(9), "retry": Retry(after=9), "discard": Discard("gone")}[how]
+
+    ids = queue.enqueue_many([("ask", "snooze"), ("ask", "retry"), ("ask", "discard")])
+    queue.process_jobs({"ask": ask}, middleware=[traceback_kept])
+
+    assert [kept_traceback(queue.get(id)) for id in ids] == [None] * 3
+
+
+def test_a_traceback_is_of_the_last_attempt_of_this_very_job(queue):
+    id = queue.enqueue("bad", "way", max_attempts=1)
+    queue.process_jobs({"bad": inner}, middleware=[traceback_kept])
+    (copy,) = queue.retry(id, copy=True)
+    queue.retry(id)
+    queue.process_jobs({"bad": inner}, 1)
+
+    assert queue.get(copy).attempts == 1
+    assert kept_traceback(queue.get(copy)) is None
+
+
+def test_a_long_traceback_keeps_its_end_and_one_without_text_is_told_too(queue):
+    class Wordless(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    def long(payload):
+        raise ValueError("x" * 9000 + "end")
+
+    def wordless(payload):
+        raise Wordless
+
+    ids = queue.enqueue_many([("long",), ("wordless",)])
+    layers = {"long": long, "wordless": wordless}
+    queue.process_jobs(layers, 1, middleware=[traceback_kept])
+
+    long_one, other = (kept_traceback(queue.get(id)) for id in ids)
+    assert len(long_one) == 4000 and long_one.endswith("xend")
+    assert "raise Wordless" in other
 
 
 # --- errors_kept

@@ -18,6 +18,7 @@ import pytest
 from dbbasic_queue import Queue, audit, enqueue
 from dbbasic_queue.batch import enqueue_batch
 from dbbasic_queue.errors import BadArgument
+from dbbasic_queue.middleware import traceback_kept
 from dbbasic_queue.redact import sensitive
 from dbbasic_queue.tags import tags
 from dbbasic_queue.web import dashboard, session
@@ -365,6 +366,17 @@ def test_a_jobs_page_says_why_it_has_not_run(queue):
     text = Browser(dashboard(queue)).ask(f"job?id={id}").text
 
     assert '<ul class="why"><li>waiting' in text and first in text
+
+
+def test_a_jobs_page_shows_the_traceback_that_was_kept(queue):
+    id = queue.enqueue("bad", {"n": 7})
+    queue.process_jobs({"bad": lambda payload: 1 / 0}, 1, middleware=[traceback_kept])
+
+    text = Browser(dashboard(queue)).ask(f"job?id={id}").text
+
+    assert "Traceback (most recent call last):" in text
+    assert text.index("Traceback") < text.index("in &lt;lambda&gt;") < text.index("Timeline")
+    assert "makes it pending again" not in text
 
 
 def test_an_archived_job_has_its_page(queue):

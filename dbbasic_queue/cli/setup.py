@@ -20,7 +20,8 @@ _NEXT = """\
 dbbasic-queue enqueue greet '{"name": "Ana"}'
 {python} worker.py
 dbbasic-queue list
-dbbasic-queue cron --install"""
+dbbasic-queue cron --install
+dbbasic-queue dashboard"""
 
 
 def init(queue: Queue, given: "Namespace", out: Output) -> int:

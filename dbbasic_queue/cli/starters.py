@@ -14,13 +14,14 @@ import sys
 from handlers import HANDLERS
 
 from dbbasic_queue import process_jobs
+from dbbasic_queue.middleware import traceback_kept
 
 logging.basicConfig(level=logging.INFO, format="%(asctime)s - %(levelname)s - %(message)s")
 
 if __name__ == "__main__":
     try:
         logging.info("Starting queue worker")
-        process_jobs(HANDLERS, max_attempts=3)
+        process_jobs(HANDLERS, max_attempts=3, middleware=[traceback_kept])
         logging.info("Queue worker finished")
     except Exception as error:
         logging.error(f"Worker error: {error}", exc_info=True)

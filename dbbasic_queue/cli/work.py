@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from .. import Queue, QueueError, health, shell
 from ..errors import BadArgument
+from ..middleware import traceback_kept
 from ..redact import redacted, redacting
 from ..show import as_json, document, visible
 from . import ping
@@ -196,7 +197,7 @@ def work(queue: Queue, given: "Namespace", out: Output) -> int:
             arguments["listeners"] = [*arguments.get("listeners", ()), tally.note]
         try:
             with out.progress("working" if shows else "", tally.text if tally else str):
-                layers = [redacting, *opening(), *arguments.pop("middleware", ())]
+                layers = [traceback_kept, redacting, *opening(), *arguments.pop("middleware", ())]
                 with _telling_why_not(queue, given, BadArgument):
                     queue.process_jobs(handlers, middleware=layers, **arguments)
             if url and (problem := ping.ping(url)):
@@ -289,7 +290,7 @@ def run(queue: Queue, given: "Namespace", out: Output) -> int:
         queues=[job.queue],
         max_jobs=1,
         max_workers=1 << 20,
-        middleware=[redacting, *opening()],
+        middleware=[traceback_kept, redacting, *opening()],
         admit=[lambda one, count: None if one.id == given.id else False],
         listeners=[lambda event, one: ended.append(one) if one.id == given.id else None],
     )

@@ -23,7 +23,7 @@ SHOWN = 80  # characters of a bad line
 # Columns that features bring.
 OURS = (
     "unique", "about", "on_failure", "cpu_seconds", "peak_mb", "signature", "sensitive", "steps",
-    "checkpoint", "progress", "errors", "tags", "needs", "expires_at", "keep",
+    "checkpoint", "progress", "errors", "tags", "needs", "expires_at", "keep", "traceback",
 )  # fmt: skip
 EDITOR = "put it right in an editor"
 _MARKS = {

@@ -4,6 +4,7 @@ import json
 import pprint
 
 from ...errors import BadRow, QueueError, UnknownJob
+from ...middleware import kept_traceback
 from ...redact import masked, redacted
 from ...show import document, json_cell, when
 from ...steps import progress_of
@@ -24,7 +25,7 @@ _KEPT = ("sensitive", "tags", "keep")  # columns that a copy has too
 _BOUND = ("signature",)  # what holds for one id only
 _PLAIN = frozenset(
     "id type payload status created_at run_at attempts error result queue priority max_attempts"
-    " timeout backoff worker after group started_at finished_at progress steps".split()
+    " timeout backoff worker after group started_at finished_at progress steps traceback".split()
 )
 
 
@@ -61,7 +62,9 @@ def _now(view: "View", job: "Job") -> Safe:
 
 def _reasons(view: "View", job: "Job") -> "list[str]":
     try:
-        return [masked(job, text) for text in why(job.id, view.queue)]
+        told = why(job.id, view.queue)
+        for_here = [text for text in told if not text.startswith("`")]  # not what to type
+        return [masked(job, text) for text in for_here]
     except (QueueError, OSError):
         return []
 
@@ -100,7 +103,9 @@ def _error(job: "Job") -> "Safe | None":
     error = redacted(job).error
     if not error:
         return None
-    return section("Error", _pre(error, "bad"), kind="error")
+    trace = kept_traceback(redacted(job))
+    text = f"{error}\n\n{trace}" if trace else error
+    return section("Error", _pre(text, "bad"), kind="error")
 
 
 def _pre(text: str, kind: "str | None" = None) -> Safe:
