@@ -304,6 +304,7 @@ def test_what_init_writes_runs_at_once(ask, tmp_path):
         f"written: {tmp_path}/worker.py\nwritten: {tmp_path}/handlers.py\n\nand now:\n"
         '  dbbasic-queue enqueue greet \'{"name": "Ana"}\'\n'
         f"  {sys.executable} worker.py\n  dbbasic-queue list\n  dbbasic-queue cron --install\n"
+        "  dbbasic-queue dashboard\n"
     )
     assert done.returncode == 0, done.stderr
     assert Queue().get(job_id).result == {"greeting": "Hello, Ana!"}

@@ -1,8 +1,8 @@
 """Layers around a run, for `process_jobs(middleware=[…])` and `@task(middleware=[…])`.
 
 The first one in the list is the outermost.  `errors_kept` and `traceback_kept` are layers; the
-others are called, and return one.  Each also works where async handlers run side by side (`concurrency` above 1);
-`layer_of` makes such a layer of a function of your own.
+others are called, and return one.  Each also works where async handlers run side by side
+(`concurrency` above 1); `layer_of` makes such a layer of a function of your own.
 """
 
 from ..layers import layer_of as layer_of
