@@ -5,6 +5,7 @@ Texts that leave this module hold no control character, whatever a payload or an
 """
 
 import json
+import math
 import time
 from itertools import pairwise
 
@@ -75,6 +76,15 @@ def span(seconds: float) -> str:
             rest = left % size // smaller if left < 10 * size and unit != "m" else 0
             return f"{left // size}{unit} {rest}{small}" if rest else f"{left // size}{unit}"
     return f"{left}s"
+
+
+def length(seconds: float) -> str:
+    """Return a duration as `span` does, with parts of a second where it is short: 89ms, 1.2s."""
+    if not math.isfinite(seconds):
+        return "?"
+    if seconds < 0.9995:
+        return f"{max(0.0, seconds) * 1000:.3g}ms" if seconds > 0 else "0s"
+    return f"{seconds:.2g}s" if seconds < 9.95 else span(round(seconds))
 
 
 def clock(at: float) -> str:

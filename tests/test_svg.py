@@ -6,9 +6,10 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from dbbasic_queue.show import length
 from dbbasic_queue.web.html import Safe
 from dbbasic_queue.web.svg import Node, bars, graph, lines, share, strip, timeline
-from dbbasic_queue.web.svg.scale import duration, number, times, top_of
+from dbbasic_queue.web.svg.scale import number, times, top_of
 
 NOW = 1_700_000_040  # 22:14 in UTC, the begin of a minute
 HOSTILE = "</title><script>alert(1)</script>\"'&"
@@ -83,7 +84,7 @@ def test_a_number_is_short(value, text):
     ],
 )
 def test_a_duration_has_parts_of_a_second_while_it_is_short(seconds, text):
-    assert duration(seconds) == text
+    assert length(seconds) == text
 
 
 @pytest.mark.parametrize(

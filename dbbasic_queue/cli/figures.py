@@ -3,7 +3,7 @@
 import time
 
 from .. import Queue
-from ..show import span
+from ..show import length, span
 from ..stats import errors
 from ..stats import stats as figures_of
 from .output import Output, numbered, tell
@@ -142,13 +142,6 @@ def _tell_workers(found: "dict[str, Any]", out: Output) -> None:
     ]
     out.line()
     out.table(("WORKER", "LIVES", "JOBS", "BUSY", "RUNS"), rows)
-
-
-def length(seconds: float) -> str:
-    """Return a duration to three digits: 0.4 ms, 12 ms, 1.25 s, 3m 20s."""
-    if seconds >= 60:
-        return span(seconds)
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
 
 
 def failed(queue: Queue, given: "Namespace", out: Output) -> int:

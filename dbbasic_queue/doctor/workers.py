@@ -13,6 +13,7 @@ from ..journal import parse
 from ..lookup import get
 from ..queue import Queue
 from ..recover import LiveWorker
+from ..stats import SILENT
 from .finding import OK, Finding, note, ok, problem, unknown
 from .lines import Lines
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 PATIENCE = 2  # seconds that somebody may hold the lock
 TAKEN_IN = "the next tick takes that in, or --mend now"
 _NAMED = 5  # jobs that one text names
-_NO_TICK = 180  # seconds after which due jobs without a tick are a trouble
 
 
 def look_at_lock(queue: Queue, seen: Lines) -> "Iterator[Finding]":
@@ -127,7 +127,7 @@ def _look_at_ticks(queue: Queue, seen: Lines, live: int) -> Finding:
     except OSError:
         ago = float("inf")
     last = f"the last tick was {max(ago, 0):.0f} s ago" if ago < 1e10 else "no tick has run yet"
-    if seen.oldest_due > _NO_TICK and not live and not seen.locked and ago > _NO_TICK:
+    if seen.oldest_due > SILENT and not live and not seen.locked and ago > SILENT:
         text = f"jobs due: {seen.due}, the oldest for {seen.oldest_due:.0f} s, and {last}"
         return problem("ticks", text, "is the crontab line there, and what does its log say?")
     return ok("ticks", f"{last}; jobs due: {seen.due}")

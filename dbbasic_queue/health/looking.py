@@ -10,7 +10,7 @@ from ..kinds import DUE, Kinds
 from ..queue import Queue, default_queue
 from ..seen import Seen, seen
 from ..show import span
-from ..stats import stats
+from ..stats import SILENT, stats
 from ..tsv import visible
 from .broken import broken
 from .check import CRITICAL, OK, OTHERS, UNKNOWN, WARNING, Bounds, Check, Figure, bounds
@@ -33,7 +33,7 @@ _NAMED = 3  # types or queues that one text names
 def check(
     queue_file: Queue | None = None,
     *,
-    max_tick_age: "Bound" = 180,
+    max_tick_age: "Bound" = SILENT,
     max_due_age: "Bound" = (600, 3600),
     max_backlog: "Bound | Mapping[str, Bound]" = None,
     max_fail: "Bound" = None,

@@ -6,6 +6,7 @@ stats() looks once; Figures() is kept, and reads only what has changed since its
 from ..queue import Queue
 from .figures import WINDOW as WINDOW
 from .figures import Figures as Figures
+from .ticks import SILENT as SILENT
 from .ticks import last_tick_age as last_tick_age
 from .ticks import ticks as ticks
 

@@ -5,6 +5,7 @@ import time
 
 from ..queue import Queue, default_queue
 
+SILENT = 180  # seconds without a tick: three that cron should have started
 _DAY = 86400
 _LINE = 32  # bytes
 

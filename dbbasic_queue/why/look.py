@@ -12,7 +12,7 @@ from ..kinds import DUE, Kinds
 from ..queue import Queue
 from ..redact import redacted
 from ..show import clock, span
-from ..stats import last_tick_age
+from ..stats import SILENT, last_tick_age
 from .holds import Hold, holds
 from .who import Worker, listed, workers
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from ..recover import LiveWorker
 
-LATE = 180  # seconds without a tick: three that cron should have started
 _MOST = 5  # jobs that are named
 
 
@@ -274,7 +273,7 @@ class Look:
         elif tick is None and not live:
             yield f"no tick: {due}, and no worker has ever come to this file"
             yield f"a crontab line starts one: `dbbasic-queue --file {self.queue.path} work …`"
-        elif tick is not None and tick > LATE and not live:
+        elif tick is not None and tick > SILENT and not live:
             yield f"no tick since {clock(self.now - tick)}, {span(tick)} ago: has cron stopped?"
             yield due
         elif busy:

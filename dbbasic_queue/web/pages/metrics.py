@@ -1,10 +1,9 @@
 """The figures by type and by queue, and the switch of each queue."""
 
-from ...show import span
+from ...show import length, span
 from ..html import Safe, el, join
 from ..parts import percent, section, table
 from ..svg import share
-from ..svg.scale import duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def _count(view: "View", number: int, **chosen: str) -> "Safe | int":
 
 
 def _time(seconds: "float | None") -> str:
-    return "–" if seconds is None else duration(seconds)
+    return "–" if seconds is None else length(seconds)
 
 
 def _whole(figures: "dict[str, Any]") -> Safe:

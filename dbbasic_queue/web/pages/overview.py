@@ -1,11 +1,11 @@
 """How the queue is now, on one page."""
 
-from ...show import span
-from ...stats import ticks
+from ...show import length, span
+from ...stats import SILENT, ticks
 from .. import svg
 from ..html import Safe, el, join
 from ..parts import ago, job_link, percent, section, table
-from ..svg.scale import clock_text, duration
+from ..svg.scale import clock_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from ..view import View
 
-SILENT = 180  # seconds without a tick: three have been missed
 COUNTS = ("due", "processing", "failed", "stuck", "retrying", "scheduled", "waiting")
 FINISHED = ("completed", "cancelled")
 _ERRORS = 10
@@ -110,7 +109,7 @@ def _age(age: "float | None", now: float) -> "Safe | str":
 def _times(figures: "dict[str, float]") -> str:
     if not figures or figures.get("p50") is None:
         return "–"
-    return f"p50 {duration(figures['p50'])}, p95 {duration(figures['p95'])}"
+    return f"p50 {length(figures['p50'])}, p95 {length(figures['p95'])}"
 
 
 def _workers(view: "View", figures: "dict[str, Any]") -> Safe:

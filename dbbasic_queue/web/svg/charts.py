@@ -3,8 +3,9 @@
 import math
 from itertools import pairwise
 
+from ...show import length
 from ..html import Safe, el
-from .scale import clock_text, duration, number, times, top_of
+from .scale import clock_text, number, times, top_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def lines(
     step: int = 60,
 ) -> Safe:
     """Draw a line for each name, the first one as an area; None among the points is a gap."""
-    say = duration if seconds else number
+    say = length if seconds else number
     known = [point for point in points if point is not None]
     top = top_of([value for point in known for value in _finite(point[1:])], seconds=seconds)
     marks: list[Safe] = []
@@ -108,7 +109,7 @@ def _chart(
     for part in (1, 0.5, 0):
         y = _ABOVE + HEIGHT * (1 - part)
         drawn.append(el("line", {"class": "grid", "x1": 0, "x2": "100%", "y1": y, "y2": y}))
-        if part and (say is duration or (top * part).is_integer()):
+        if part and (say is length or (top * part).is_integer()):
             labels.append(el("text", {"class": "scale", "x": 0, "y": y - 4}, say(top * part)))
     box = f"0 0 {max(1, len(points))} 100"
     drawn.append(

@@ -3,8 +3,6 @@
 import math
 import time
 
-from ...show import span
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,15 +21,6 @@ def number(value: float) -> str:
             short = value / unit
             return f"{short:.3g}{letter}" if abs(short) < 999.5 else f"{short:.0f}{letter}"
     return f"{value:.3g}" if size < 100 and value != int(value) else f"{value:.0f}"
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as `span` does, with parts of a second where it is short."""
-    if not math.isfinite(seconds):
-        return "?"
-    if seconds < 0.9995:
-        return f"{max(0.0, seconds) * 1000:.3g}ms" if seconds > 0 else "0s"
-    return f"{seconds:.2g}s" if seconds < 9.95 else span(round(seconds))
 
 
 def top_of(values: "Sequence[float]", *, seconds: bool = False) -> float:

@@ -2,10 +2,9 @@
 
 import math
 
-from ...show import clock
+from ...show import clock, length
 from ..html import Safe, el
 from .charts import share
-from .scale import duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,13 +32,13 @@ def timeline(moments: "Sequence[Moment]", now: float) -> Safe:
             until = max(now, at) if kind and at <= now + _ROUNDED else None
         if at is not None and until is not None and math.isfinite(until - at):
             so_far = " until now" if is_open else ""
-            took = f"{kind} {duration(until - at)}{so_far}".strip() if until >= at else ""
+            took = f"{kind} {length(until - at)}{so_far}".strip() if until >= at else ""
             if kind:
                 parts.append((kind, max(until - at, 0.0)))
         ahead = at is not None and at > now + _ROUNDED
         when = "" if at is None else clock(at)
         if ahead and at is not None:
-            when += f" (in {duration(at - now)})"
+            when += f" (in {length(at - now)})"
         rows.append(
             el(
                 "li",
@@ -50,6 +49,6 @@ def timeline(moments: "Sequence[Moment]", now: float) -> Safe:
                 el("span", {"class": "took"}, took) if took else None,
             )
         )
-    words = ", ".join(f"{kind} {duration(size)}" for kind, size in parts)
+    words = ", ".join(f"{kind} {length(size)}" for kind, size in parts)
     bar = share(parts, title=words) if sum(size for _, size in parts) > 0 else None
     return el("div", {"class": "timeline"}, bar, el("ol", *rows))
