@@ -96,8 +96,7 @@ class Worker:
             while True:
                 try:
                     if self.turn(self._options.concurrency):
-                        if not self._watcher.ident:
-                            self._watcher.start()
+                        self.watch()
                         self._run_claimed()
                     elif not self.held.may_begin() or not self._wait():
                         return
@@ -118,6 +117,11 @@ class Worker:
                 self._leave(clock() - begun)
             finally:
                 working.reset(token)
+
+    def watch(self) -> None:
+        """Let a thread mind the time, from now until the worker leaves."""
+        if not self._watcher.ident:
+            self._watcher.start()
 
     def _close_loop(self) -> None:
         if self._loop is not None:

@@ -356,6 +356,36 @@ def test_options_that_make_no_sense_are_refused(queue):
             queue.process_jobs({}, **options)
 
 
+def test_a_pool_whose_process_is_near_its_memory_limit_runs_jobs_and_over_it_says_so(
+    queue, tmp_path, run_python
+):
+    queue.enqueue("t")
+    code = """
+        import mmap, sys
+        from dbbasic_queue import Queue, QueueError
+        from dbbasic_queue.pool.slot import resident
+
+        def data():
+            with open("/proc/self/status") as status:
+                return next(int(line.split()[1]) for line in status if "VmData" in line) << 10
+
+        queue, megabyte = Queue("queue.tsv"), 1 << 20
+        reserved = mmap.mmap(-1, 300 * megabyte - data() - megabyte, flags=mmap.MAP_PRIVATE)
+        queue.process_jobs({"t": str}, processes=1, memory=300)
+        queue.enqueue("t")
+        much = b"x" * (30 * megabyte)
+        try:
+            queue.process_jobs({"t": str}, processes=1, memory=resident("self") // megabyte - 1)
+        except QueueError as problem:
+            sys.exit(str(problem))
+    """
+    with run_python(code, cwd=tmp_path, env={"PYTHONWARNINGS": "ignore"}, stderr=-1) as child:
+        _, told = child.communicate(timeout=30)
+
+    assert "MB already, and its workers begin as copies" in told
+    assert queue.counts() == {"completed": 1, "pending": 1}
+
+
 @pytest.mark.soak
 def test_a_worker_is_ended_though_its_reason_cannot_be_written(queue, run_python, tmp_path):
     id = queue.enqueue("spin", timeout=0.2, max_attempts=1)

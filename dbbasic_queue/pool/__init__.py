@@ -82,6 +82,7 @@ class Supervisor:
     def run(self) -> None:
         if Worker(self._queue, self._options).others_are_enough():
             return
+        self._refuse_too_little_memory()
         if self._options.run_for is not None:
             self.stop.until = clock() + self._options.run_for
         self._lifeline = os.pipe()
@@ -107,6 +108,13 @@ class Supervisor:
         if self._in_vain >= _MOST_IN_VAIN:
             text = f"{self._in_vain} worker processes in a row ended before they ran a job"
             raise QueueError(f"{self._queue.path}: {text}; the log says why")
+
+    def _refuse_too_little_memory(self) -> None:
+        """Raise where each worker would be ended as soon as it is there."""
+        most, takes = self._options.memory, resident(os.getpid())
+        if most and takes > most << 20:
+            text = f"this process takes {takes >> 20} MB already, and its workers begin as copies"
+            raise QueueError(f"{self._queue.path}: memory={most}: {text}")
 
     def _start(self, *, extra: bool = False) -> None:
         """Fork one worker; an extra one leaves when nothing is due."""
@@ -238,9 +246,10 @@ def _be_worker(
         os.setpgid(0, 0)
         os.close(lifeline[1])
         os.set_blocking(lifeline[0], False)
-        if options.memory:
-            resource.setrlimit(resource.RLIMIT_DATA, (options.memory << 20, resource.RLIM_INFINITY))
         worker = Worker(queue, options)
+        if options.memory:
+            worker.watch()  # a thread that finds no memory at its start is waited for for ever
+            resource.setrlimit(resource.RLIMIT_DATA, (options.memory << 20, resource.RLIM_INFINITY))
         slot.take()
         worker.run.slot, worker.run.cut_off = slot, _TOO_LATE
         worker.run.meter = Meter() if options.concurrency == 1 else None

@@ -29,7 +29,7 @@ import dbbasic_queue.held
 import dbbasic_queue.loop
 import dbbasic_queue.pool
 import dbbasic_queue.worker
-from dbbasic_queue import Queue, QueueError, current_job, doctor
+from dbbasic_queue import Queue, QueueError, choose, current_job, doctor, health
 from dbbasic_queue.cli import main
 from dbbasic_queue.stats import stats
 
@@ -199,6 +199,7 @@ def write_rows(file):
 def everything_but(folder, file):
     """A snapshot without the queue's own files."""
     ours = "queue.tsv queue.tsv.lock queue.tsv.d workers archive hint tick bad.tsv torn.tsv".split()
+    ours += ["types", "broken"]
     ours += [file.name, "backup.tsv"]
     return {
         path: entry
@@ -597,8 +598,9 @@ MONTH = time.strftime("%Y-%m", time.gmtime())
 NAMES = [
     "queue.tsv.lock", "queue.tsv.d", ".queue.tsv.1-0123abcd.tmp", "backup.tsv",
     *(f"queue.tsv.d/{name}" for name in (
-        "workers", "archive", "hint", "hint.tmp", "tick", "types", "torn.tsv", "bad.tsv",
-        "unsettled", f"damaged-{DEAD}.tsv", f"archive/{MONTH}.tsv", f"archive/{MONTH}.tsv.tmp",
+        "workers", "archive", "hint", "hint.tmp", "tick", "types", "broken", "torn.tsv",
+        "bad.tsv", "unsettled", f"damaged-{DEAD}.tsv", f"archive/{MONTH}.tsv",
+        f"archive/{MONTH}.tsv.tmp",
         "workers/evil-1-abcdef.tsv", f"workers/{DEAD}.tsv", f"workers/{DEAD}.why",
         f"workers/{DEAD}.kill", f"workers/{DEAD}.stop", f"workers/{DEAD}.new",
     )),
@@ -752,6 +754,10 @@ def every_verb(say, queue, handlers):
         "get": lambda: queue.get("0123456789abcdef"),
         "jobs": lambda: list(queue.jobs()),
         "stats": lambda: stats(queue_file=queue),
+        "health": lambda: health.check(queue),
+        "a reason": lambda: health.note(queue, "work", "no such module"),
+        "no reason": lambda: health.forget(queue, "work"),
+        "page": lambda: choose.page(choose.Choice(text="x"), queue),
         "workers": queue.workers,
         "enqueue": lambda: queue.enqueue("late", run_at=4e9),
         "tick": lambda: queue.process_jobs(handlers, max_workers=99),
