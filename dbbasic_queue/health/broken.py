@@ -8,17 +8,15 @@ import os
 import time
 from typing import NamedTuple
 
-from ..beside import make, open_regular, unlink
+from ..beside import open_regular, replace, unlink
 from ..errors import QueueError
-from ..files import write_all
-from ..flock import try_lock
 from ..queue import Queue
 from ..tsv import escape, unescape, visible
 
 KEPT = 86400  # seconds after which a reason is old news
 _MOST = 20  # lines
 _LONGEST = 1 << 16
-_PATIENCE = 0.5  # seconds that another may write
+_PATIENCE = 0.5  # seconds that another may hold the queue's lock
 
 
 class Broken(NamedTuple):
@@ -73,29 +71,17 @@ def _read(fd: int) -> list[Broken]:
 
 def _change(queue: Queue, name: str, line: bytes) -> None:
     try:
-        queue.file.make_side()
-        fd = make(_path(queue), os.O_RDWR, queue.file.real)
+        if not queue.file.lock(_PATIENCE):
+            return
         try:
-            _change_open(fd, _path(queue), visible(name), line)
+            others = [one for one in broken(queue) if one.name != visible(name)][1 - _MOST :]
+            lines = [f"{escape(one.name)}\t{one.at}\t{escape(one.reason)}\n" for one in others]
+            queue.file.make_side()
+            if data := "".join(lines).encode() + line:
+                replace(_path(queue), data, queue.file.real, durable=False)
+            else:
+                unlink(_path(queue))
         finally:
-            os.close(fd)
+            queue.file.unlock()
     except (OSError, QueueError, ValueError):
         return
-
-
-def _change_open(fd: int, path: str, name: str, line: bytes) -> None:
-    until = time.monotonic() + _PATIENCE
-    while not try_lock(fd):
-        if time.monotonic() > until:
-            return
-        time.sleep(0.01)
-    others = [one for one in _read(fd) if one.name != name][1 - _MOST :]
-    data = b"".join(
-        f"{escape(one.name)}\t{one.at}\t{escape(one.reason)}\n".encode() for one in others
-    )
-    data += line
-    os.lseek(fd, 0, os.SEEK_SET)
-    write_all(fd, data)
-    os.ftruncate(fd, len(data))
-    if not data:
-        unlink(path)
