@@ -77,7 +77,7 @@ class Worker:
         self._done = dict.fromkeys(EVENTS, 0)
         self._pid = os.getpid()
         self._over = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, name="dbbasic_queue", daemon=True)
+        self.watcher = threading.Thread(target=self._watch, name="dbbasic_queue", daemon=True)
         self._untold: deque[tuple[str, Job]] = deque()
         self._loop: Loop | None = None
         self._claims_from = 0.0  # side by side, after a claim that did not succeed
@@ -96,7 +96,8 @@ class Worker:
             while True:
                 try:
                     if self.turn(self._options.concurrency):
-                        self.watch()
+                        if not self.watcher.ident:
+                            self.watcher.start()
                         self._run_claimed()
                     elif not self.held.may_begin() or not self._wait():
                         return
@@ -111,17 +112,12 @@ class Worker:
         finally:
             self._close_loop()
             self._over.set()
-            if self._watcher.ident:
-                self._watcher.join()
+            if self.watcher.ident:
+                self.watcher.join()
             try:
                 self._leave(clock() - begun)
             finally:
                 working.reset(token)
-
-    def watch(self) -> None:
-        """Let a thread mind the time, from now until the worker leaves."""
-        if not self._watcher.ident:
-            self._watcher.start()
 
     def _close_loop(self) -> None:
         if self._loop is not None:
@@ -243,7 +239,7 @@ class Worker:
             self._done[event] += 1
         if self._options.listeners:
             self._untold += events
-            if threading.current_thread() is not self._watcher:
+            if threading.current_thread() is not self.watcher:
                 self._tell()
 
     def _cut_journal(self) -> None:

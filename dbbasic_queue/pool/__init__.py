@@ -248,7 +248,7 @@ def _be_worker(
         os.set_blocking(lifeline[0], False)
         worker = Worker(queue, options)
         if options.memory:
-            worker.watch()  # a thread that finds no memory at its start is waited for for ever
+            worker.watcher.start()  # one that finds no memory at its start is waited for for ever
             resource.setrlimit(resource.RLIMIT_DATA, (options.memory << 20, resource.RLIM_INFINITY))
         slot.take()
         worker.run.slot, worker.run.cut_off = slot, _TOO_LATE
