@@ -41,6 +41,7 @@ setup(
     install_requires=["filelock>=3.30"],
     extras_require={
         "test": TEST,
+        "celery": ["celery[redis]>=5.3"],
         "cron": ["cronsim>=2.7", "tzdata"],
         "crypto": ["cryptography>=42"],
         "metrics": ["prometheus_client"],
@@ -51,6 +52,7 @@ setup(
             "ruff",
             "mypy",
             "coverage>=7.17",
+            "celery[redis]>=5.3",
             "flask>=2.2",
             "selenium",
             "pillow",

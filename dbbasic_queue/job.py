@@ -122,6 +122,11 @@ class Job:
         return self.cell("worker") or None
 
     @property
+    def is_elsewhere(self) -> bool:
+        """An engine elsewhere has it, as @NAME.K: no worker here is to judge it."""
+        return self.raw("worker").startswith(b"@")
+
+    @property
     def after(self) -> str | None:
         return self.cell("after") or None
 

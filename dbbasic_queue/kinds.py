@@ -75,6 +75,8 @@ class Kinds:
 
     def is_stuck(self, job: "Job") -> bool:
         """Whether a processing job has no live worker; False where that cannot be told."""
+        if job.is_elsewhere:
+            return False
         id = worker_of(job)[0]
         if self._live is None or (id not in self._live and id not in self._dead):
             try:

@@ -11,7 +11,13 @@ from .beside import NoFile, open_regular, unlink
 from .files import close_quietly, read_all
 from .flock import try_lock
 from .job import Job
-from .journal import LEFT_BESIDE, all_lines, parse, unlink_with_beside, worker_of
+from .journal import (
+    LEFT_BESIDE,
+    all_lines,
+    parse,
+    unlink_with_beside,
+    worker_of,
+)
 from .log import warn
 from .tsv import PENDING, escape, unescape
 
@@ -196,7 +202,7 @@ def recover(
     files = {one.id: one for one in dead}
     for job in list(rows):
         worker, k = worker_of(job)
-        if worker in alive:
+        if worker in alive or job.is_elsewhere:
             continue
         one = files.get(worker)
         lines = (
@@ -221,7 +227,7 @@ def recover(
         elif one and one.victim not in (b"", job.cells[0]):
             yield edit.set(job, cells | {"status": b"pending", "worker": b""}), "returned"
         elif starts or one is None:
-            cells |= _charged(job, starts[-1] if starts else None, max_attempts)
+            cells |= charged(job, starts[-1] if starts else None, max_attempts)
             cells["error"] = escape(one.why if one else "worker died").encode()
             yield edit.set(job, cells), "recovered"
         else:
@@ -235,7 +241,7 @@ def event_of(job: Job, attempt: int) -> str:
     return "retried" if job.attempts >= attempt else "snoozed"
 
 
-def _charged(job: Job, start: "Line | None", max_attempts: int) -> "Cells":
+def charged(job: Job, start: "Line | None", max_attempts: int) -> "Cells":
     """Return the cells of a job whose worker died in it: failed at its last, else due."""
     now = time.time()
     attempt = start.attempt if start else job.attempts + 1

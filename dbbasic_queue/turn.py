@@ -181,9 +181,9 @@ class Turns:
             for queue, one in self._options.settings.items()
             if one.get("aging")
         }
-        return Look(self._rank, aging)
+        return Look(self.rank, aging)
 
-    def _rank(self, type: str, queue: str) -> int | None:
+    def rank(self, type: str, queue: str) -> int | None:
         """Return the rank of a due row's queue, None when this worker does not run it."""
         rank = None if queue in self.paused else self._options.rank(queue)
         if rank is not None and type not in self._options.handlers:

@@ -53,6 +53,8 @@ COMMANDS = {
     "enqueue": 'enqueue mail \'{{"to": "carl@example.com"}}\' --run-at +2h',
     "export": "export --status failed",
     "failed": "failed",
+    "forward": "forward --help",
+    "graduate": "graduate --help",
     "health": "health --max-fail 0.1",
     "history": "history {failed}",
     "init": "init",

@@ -12,6 +12,7 @@ from . import (
     dashboard,
     export,
     figures,
+    forward,
     health,
     live,
     look,
@@ -105,6 +106,7 @@ def parser() -> Parser:
         module.add_words(add)
     _add_upkeep(add)
     health.add_words(add)
+    forward.add_words(add)
     setup.add_words(add)
     sealed.add_words(add)
     completion.add_words(add, parser)

@@ -69,7 +69,16 @@ def _log_to_stderr(level: int, given: "Namespace | None" = None) -> None:
 
 
 def load(words: str, given: "Namespace | None" = None) -> "Mapping[str, Any]":
-    """Return the mapping that MODULE:NAME means; the working folder comes first."""
+    """Return the mapping that MODULE:NAME means."""
+    found = load_any(words, given)
+    if not hasattr(found, "keys") or not hasattr(found, "__getitem__"):
+        raise BadArgument(f"{words} is no mapping, but {type(found).__name__}")
+    mapping: Mapping[str, Any] = found
+    return mapping
+
+
+def load_any(words: str, given: "Namespace | None" = None) -> "Any":
+    """Return what MODULE:NAME means; the working folder comes first."""
     module, colon, name = words.partition(":")
     if not colon or not module or not name:
         raise BadArgument(f"{words!r:.80} is not MODULE:NAME, as in handlers:HANDLERS")
@@ -91,11 +100,7 @@ def load(words: str, given: "Namespace | None" = None) -> "Mapping[str, Any]":
             found = getattr(found, part)
     except AttributeError:
         raise BadArgument(f"the module {module} has no {name}") from None
-    if not hasattr(found, "keys") or not hasattr(found, "__getitem__"):
-        kind = type(found).__name__
-        raise BadArgument(f"{words} is no mapping, but {kind}")
-    mapping: Mapping[str, Any] = found
-    return mapping
+    return found
 
 
 def handlers_of(given: "Namespace") -> "Handlers":

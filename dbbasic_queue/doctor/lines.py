@@ -225,7 +225,7 @@ def _look_at_job(job: Job, number: int) -> "Iterator[Finding]":
 
 
 def _note(job: Job, seen: Lines, now: float) -> None:
-    if job.status == "processing":
+    if job.status == "processing" and not job.is_elsewhere:
         seen.held.setdefault(worker_of(job)[0], []).append(job)
     elif job.status == "pending" and not job.after and job.is_due(now):
         seen.due += 1

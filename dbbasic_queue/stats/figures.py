@@ -228,7 +228,8 @@ class Figures:
             by_queue[name] = {**dict.fromkeys(KINDS, 0), "processing": 0, "oldest_due_age": None}
         self._count_pending(now, by_queue)
         for job in whole.running:
-            stuck = live is not None and worker_of(job)[0] not in {one.id for one in live}
+            lost = live is not None and worker_of(job)[0] not in {one.id for one in live}
+            stuck = lost and not job.is_elsewhere
             by_queue[job.queue][STUCK if stuck else "processing"] += 1
         for told in by_queue.values():
             for kind in kinds:

@@ -97,6 +97,11 @@ class Look:
 
     def processing(self) -> "Iterator[str]":
         job = self.job
+        if job.is_elsewhere:
+            engine, _, k = job.cell("worker").partition(".")
+            ago = f", {span(self.now - int(k) / 1e6)} ago" if k.isdecimal() else ""
+            yield f"handed over: to {engine}{ago}; the next `forward` takes in what became of it"
+            return
         worker, _ = worker_of(job)
         lives = [one for one in self.live if one.id == worker]
         if not lives:

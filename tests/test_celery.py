@@ -1,0 +1,497 @@
+"""The bridge to Celery: a real Redis, real Celery workers, real kills."""
+
+import contextlib
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import dbbasic_queue
+from dbbasic_queue.why import why
+
+celery = pytest.importorskip("celery", reason="needs the extra celery")
+redis = pytest.importorskip("redis", reason="needs the extra celery")
+from dbbasic_queue.contrib.celery import Bridge, graduate  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVER = shutil.which("redis-server")
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(SERVER is None, reason="needs redis-server"),
+]
+
+JOBS = """
+    import os, time
+    from celery import Celery
+    from dbbasic_queue import Discard, Queue, Snooze, current_job
+    from dbbasic_queue.contrib.celery import Bridge
+
+    def mark(payload, text=None):
+        fd = os.open("effects", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(fd, f"{text or current_job().id}\\n".encode())
+        os.close(fd)
+
+    def work(payload):
+        time.sleep(payload or 0)
+        mark(payload)
+        return {"by": current_job().attempts}
+
+    def flaky(payload):
+        mark(payload)
+        if current_job().attempts < payload:
+            raise ConnectionError("not yet")
+        return "at last"
+
+    def discard(payload):
+        raise Discard("never")
+
+    def snooze(payload):
+        if "seen" not in current_job().cell("note"):
+            current_job().record(note="seen")
+            raise Snooze(1)
+        return current_job().attempts
+
+    def begun(payload):
+        mark(payload, "begun " + current_job().id)
+        time.sleep(payload)
+        mark(payload)
+
+    def spin(payload):
+        while True:
+            time.sleep(0.01)
+
+    handlers = {f.__name__: f for f in (work, flaky, discard, snooze, begun, spin)}
+    URL = os.environ["REDIS"]
+    app = Celery("jobs", broker=URL, backend=URL)
+    app.conf.worker_prefetch_multiplier = 1
+    app.conf.broker_connection_retry_on_startup = True
+    app.conf.worker_cancel_long_running_tasks_on_connection_loss = False
+    app.conf.broker_transport_options = {"visibility_timeout": 5}
+    bridge = Bridge(app, handlers, backoff="linear:1:1", lease=2, again=3)
+"""
+
+
+class Redis:
+    """A redis-server of our own, on a free port of the loopback."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        folder.mkdir()
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.child = None
+
+    def start(self):
+        self.child = subprocess.Popen(
+            [SERVER, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder),
+             "--appendonly", "yes", "--save", ""],
+            stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            with contextlib.suppress(redis.RedisError):
+                if redis.Redis(port=self.port).ping():
+                    return self
+            time.sleep(0.02)
+        raise TimeoutError("redis-server does not answer")
+
+    def kill(self):
+        self.child.kill()
+        self.child.wait()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    redis = Redis(tmp_path_factory.mktemp("redis") / "data").start()
+    yield redis
+    redis.kill()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, server):
+    """The folder of the jobs' module and of their effects; one worker works there."""
+    folder = tmp_path_factory.mktemp("jobs")
+    (folder / "jobs.py").write_text(textwrap.dedent(JOBS))
+    child = start_worker(folder, server.url, "shared", "celery,high")
+    wait_for(lambda: "ready." in (folder / "shared.log").read_text())
+    yield folder
+    child.kill()
+    child.wait()
+
+
+def environment(url):
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "REDIS": url, "DBBASIC_QUEUE_SYNC": "off"}
+
+
+def start_worker(folder, url, name, queues="celery"):
+    with open(folder / f"{name}.log", "a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "jobs", "worker", "-P", "solo", "-l", "info",
+             "-n", f"{name}@%h", "-Q", queues, "--without-gossip", "--without-mingle"],
+            cwd=folder, env=environment(url), stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+
+def wait_for(what, seconds=30.0):
+    until = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < until, f"not so after {seconds} s"
+        time.sleep(0.05)
+    return found
+
+
+@pytest.fixture
+def bridge(place, server, queue, monkeypatch):
+    """A bridge of this test's own queue to the worker that all share."""
+    monkeypatch.chdir(place)
+    (place / "effects").unlink(missing_ok=True)
+    return bridge_of(server.url, queue)
+
+
+TYPES = ("work", "flaky", "discard", "snooze", "begun", "spin")
+
+
+def bridge_of(url, queue, **more):
+    app = celery.Celery("jobs", broker=url, backend=url)
+    handlers = dict.fromkeys(TYPES, print)
+    given = {"backoff": "linear:1:1", "lease": 2, "again": 3} | more
+    return Bridge(app, handlers, queue_file=queue, **given)
+
+
+def effects(folder):
+    with contextlib.suppress(FileNotFoundError):
+        return Counter((folder / "effects").read_text().split("\n")[:-1])
+    return Counter()
+
+
+def until_all_ended(bridge, seconds=30.0):
+    def ended():
+        bridge.tick()
+        return all(job.finished for job in bridge.queue.jobs())
+
+    wait_for(ended, seconds)
+
+
+# --- the life of a job
+
+
+def test_each_way_a_job_can_end_over_there_reaches_its_row(bridge, queue, place):
+    done = queue.enqueue("work")
+    again = queue.enqueue("flaky", 2)
+    failed = queue.enqueue("flaky", 9, max_attempts=2)
+    refused = queue.enqueue("discard")
+    snoozed = queue.enqueue("snooze")
+    late = queue.enqueue("spin", timeout=0.3, max_attempts=1)
+    high = queue.enqueue("work", queue="high", priority=-3)
+    then = queue.enqueue("work", after=done)
+
+    until_all_ended(bridge)
+
+    now = {
+        id: (job.status, job.attempts, job.error or job.result)
+        for id in (done, again, failed, refused, snoozed, late, high, then)
+        if (job := queue.get(id))
+    }
+    assert now == {
+        done: ("completed", 1, {"by": 1}),
+        again: ("completed", 2, "at last"),
+        failed: ("failed", 2, "ConnectionError: not yet"),
+        refused: ("failed", 1, "never"),
+        snoozed: ("completed", 1, 1),
+        late: ("failed", 1, "timed out after 0.3 s"),
+        high: ("completed", 1, {"by": 1}),
+        then: ("completed", 1, {"by": 1}),
+    }
+    assert queue.get(done).finished_at >= queue.get(done).started_at > time.time() - 60
+    assert effects(place)[again] == 2
+
+
+def test_a_scheduled_job_stays_in_the_file_until_it_is_due(bridge, queue, place):
+    soon = queue.enqueue("work", run_at=time.time() + 2)
+    far = queue.enqueue("work", run_at=time.time() + 9999)
+
+    assert bridge.tick().sent == 0
+    wait_for(lambda: bridge.tick().ended)
+
+    assert [queue.get(soon).status, queue.get(far).status] == ["completed", "pending"]
+    assert queue.get(soon).started_at >= queue.get(soon).run_at
+
+
+def test_cancel_works_until_a_worker_has_begun(bridge, queue, place):
+    running = queue.enqueue("begun", 1.5)
+    waiting = queue.enqueue("work")
+    scheduled = queue.enqueue("work", run_at=time.time() + 9999)
+    bridge.tick()
+    wait_for(lambda: effects(place))
+
+    answers = [bridge.cancel(id) for id in (running, waiting, scheduled, "0" * 16)]
+    until_all_ended(bridge)
+
+    assert answers == [False, True, True, False]
+    ended = [queue.get(id).status for id in (running, waiting, scheduled)]
+    assert ended == ["completed", "cancelled", "cancelled"]
+    assert effects(place) == {f"begun {running}": 1, running: 1}
+
+
+def test_jobs_that_no_worker_has_begun_can_be_taken_back(bridge, queue, place):
+    running = queue.enqueue("begun", 1.5)
+    waiting = [queue.enqueue("work") for _ in range(3)]
+    bridge.tick()
+    wait_for(lambda: effects(place))
+
+    assert bridge.recall() == 3
+    assert [queue.get(id).status for id in waiting] == ["pending"] * 3
+    queue.process_jobs({"work": lambda payload: "here"})
+
+    assert [queue.get(id).result for id in waiting] == ["here"] * 3
+    until_all_ended(bridge)
+    assert effects(place) == {f"begun {running}": 1, running: 1}
+
+
+def test_one_type_at_a_time_moves_over(bridge, queue, place, server):
+    only = bridge_of(server.url, queue, types=["flaky"])
+    moved, stays = queue.enqueue("flaky", 1), queue.enqueue("work")
+
+    wait_for(lambda: only.tick().ended)
+    queue.process_jobs({"work": lambda payload: "here"})
+
+    assert [queue.get(id).result for id in (moved, stays)] == ["at last", "here"]
+    assert effects(place) == {moved: 1}
+
+
+def test_a_message_that_comes_again_is_refused(bridge, queue, place, server):
+    id = queue.enqueue("work")
+    bridge.tick()
+    [job] = [queue.get(id)]
+    from dbbasic_queue.contrib.celery.sender import Sender
+
+    for _ in range(5):
+        Sender(bridge.app, None, bridge._options).publish(job, job.worker.partition(".")[2])
+    until_all_ended(bridge)
+    last = queue.enqueue("work")
+    until_all_ended(bridge)
+
+    assert effects(place) == {id: 1, last: 1}
+
+
+# --- from other machines
+
+
+def test_another_machine_adds_jobs_with_the_same_words_and_no_file(place, server, tmp_path):
+    there = bridge_of(server.url, None)
+    before = effects(place)
+
+    done = there.enqueue("work", None, queue="high", priority=3)
+    later = there.enqueue("work", run_at=time.time() + 2)
+    again = there.enqueue("flaky", 2)
+    failed = there.enqueue("flaky", 9, max_attempts=2)
+    never = there.enqueue("work", run_at=time.time() + 30)
+
+    assert there.cancel(never)
+    ids = (done, later, again, failed, never)
+    wait_for(lambda: all(there.get(id).finished for id in ids), 20)
+    found = {id: (job.status, job.attempts) for id in ids if (job := there.get(id))}
+    assert found == {
+        done: ("completed", 1),
+        later: ("completed", 1),
+        again: ("completed", 2),
+        failed: ("failed", 2),
+        never: ("cancelled", 0),
+    }
+    assert there.get(again).result == "at last"
+    assert (effects(place) - before)[done] == 1
+    assert there.get("0" * 16) is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_added_from_elsewhere_is_refused_with_its_name(place, server):
+    there = bridge_of(server.url, None)
+    id = there.enqueue("work")
+
+    with pytest.raises(dbbasic_queue.QueueError, match=rf"{id}.*has a job with this id"):
+        there.enqueue("work", id=id)
+    with pytest.raises(dbbasic_queue.QueueError, match=r"after=.* needs the queue file"):
+        there.enqueue("work", after=id)
+    with pytest.raises(dbbasic_queue.QueueError, match="no handler for this type"):
+        there.enqueue("unknown")
+
+
+# --- what goes wrong
+
+
+def test_a_tick_without_redis_logs_it_and_leaves_the_rows_pending(queue, tmp_path, caplog):
+    away = Redis(tmp_path / "redis")
+    there = bridge_of(away.url, queue)
+    queue.enqueue_many([("work", None)] * 5)
+    before = Path(queue.path).read_bytes()
+
+    begun = time.monotonic()
+    with caplog.at_level(logging.WARNING):
+        assert not any(there.tick())
+
+    assert time.monotonic() - begun < 2
+    assert "nothing was handed over" in caplog.text
+    assert Path(queue.path).read_bytes() == before
+    with pytest.raises(dbbasic_queue.QueueError, match="not known to be sent"):
+        there.enqueue("work")
+
+
+def test_a_redis_that_has_lost_everything_gets_it_again(tmp_path, queue):
+    folder = tmp_path / "jobs"
+    folder.mkdir()
+    (folder / "jobs.py").write_text(textwrap.dedent(JOBS))
+    server = Redis(tmp_path / "redis").start()
+    there = bridge_of(server.url, queue)
+    ids = queue.enqueue_many([("work", None)] * 50)
+    try:
+        assert there.tick().sent == 50
+        redis.Redis(port=server.port).flushall()
+        child = start_worker(folder, server.url, "late")
+        try:
+            wait_for(lambda: (there.tick(), effects(folder))[1], 40)
+            until_all_ended(there)
+        finally:
+            child.kill()
+            child.wait()
+    finally:
+        server.kill()
+
+    assert queue.counts() == {"completed": 50}
+    assert effects(folder) == Counter(ids)
+
+
+@pytest.mark.soak
+def test_a_thousand_jobs_outlive_kills_of_forwarder_worker_and_redis(tmp_path, queue, capsys):
+    folder = tmp_path / "jobs"
+    folder.mkdir()
+    (folder / "jobs.py").write_text(textwrap.dedent(JOBS))
+    server = Redis(tmp_path / "redis").start()
+    chance = random.Random(8)
+    ids = queue.enqueue_many([("work", 0.005)] * 1000)
+    again, never = queue.enqueue("flaky", 2), queue.enqueue("discard")
+    late = queue.enqueue("work", run_at=time.time() + 3)
+    gone = queue.enqueue("work", run_at=time.time() + 60)
+    queue.cancel(gone)
+
+    def forwarder():
+        return subprocess.Popen(
+            [sys.executable, "-m", "dbbasic_queue", "--file", queue.path, "forward", "jobs:bridge",
+             "--for", "120"],
+            cwd=folder, env=environment(server.url), stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    running = {
+        "one": start_worker(folder, server.url, "one"),
+        "two": start_worker(folder, server.url, "two"),
+        "forwarder": forwarder(),
+    }
+    kills = Counter()
+    try:
+        wait_for(lambda: sum(effects(folder).values()) > 50, 60)
+        for what in ("forwarder", "one", "redis", "forwarder", "two", "redis"):
+            time.sleep(chance.uniform(0.2, 0.9))
+            kills["worker" if what in ("one", "two") else what] += 1
+            if what == "redis":
+                server.kill()
+                time.sleep(0.3)
+                server.start()
+                continue
+            running[what].kill()
+            running[what].wait()
+            running[what] = (
+                forwarder() if what == "forwarder" else start_worker(folder, server.url, what)
+            )
+        wait_for(lambda: all(job.finished for job in queue.jobs()), 120)
+    finally:
+        for child in running.values():
+            child.kill()
+            child.wait()
+        server.kill()
+
+    found = effects(folder)
+    counts = [found[id] for id in ids]
+    with capsys.disabled():
+        print(f"\nkilled {dict(kills)}; effects per id {min(counts)} to {max(counts)}, ", end="")
+        print(f"{sum(counts)} of {len(ids)} jobs")
+    assert Counter(queue.get(id).status for id in ids) == {"completed": 1000}
+    assert min(counts) >= 1
+    assert sum(counts) - len(ids) <= sum(kills.values())
+    ended = [queue.get(id) for id in (again, never, late, gone)]
+    assert [job.status for job in ended] == ["completed", "failed", "completed", "cancelled"]
+    assert (found[again], found[late], found[gone]) == (2, 1, 0)
+
+
+# --- for good
+
+
+def test_graduate_moves_a_live_queue_over_though_it_is_killed(tmp_path, queue, place, server):
+    ids = queue.enqueue_many([("work", None)] * 1500)
+    later = queue.enqueue("work", run_at=time.time() + 2)
+    child, parent = queue.enqueue("work", after=later), later
+    other = queue.enqueue("flaky", 1)
+    command = [
+        sys.executable, "-m", "dbbasic_queue", "--file", queue.path, "--json", "graduate",
+        "--to", server.url, "--type", "work",
+    ]  # fmt: skip
+    go = {"env": environment(server.url), "stdout": subprocess.PIPE, "text": True}
+    before = Path(queue.path).read_bytes()
+    dry = subprocess.run([*command, "--dry-run"], check=True, **go).stdout
+    assert Path(queue.path).read_bytes() == before
+
+    kills = 0
+    for pause in (0.55, 0.6, 0.65, 0.7, 0.75):
+        running = subprocess.Popen(command, **go)
+        time.sleep(pause)
+        kills += running.poll() is None
+        running.send_signal(signal.SIGKILL)
+        running.communicate()
+    report = json.loads(subprocess.run(command, check=True, **go).stdout)
+
+    assert json.loads(dry)["moved"] == {"work": 1500}
+    assert {job.id for job in queue.jobs()} == {parent, child, other}
+    assert sum(report["left"].values()) == 2
+    there = bridge_of(server.url, queue)
+    wait_for(lambda: sum(effects(place)[id] for id in ids) >= 1500, 60)
+    assert {there.get(id).status for id in ids[-20:]} == {"completed"}
+    assert {effects(place)[id] for id in ids} == {1}
+    assert kills
+
+
+def test_graduate_in_two_ways_at_once_is_refused(queue, server, tmp_path):
+    queue.enqueue("work")
+    away = Redis(tmp_path / "redis").url
+    with pytest.raises(dbbasic_queue.QueueError, match="0 jobs have gone"):
+        graduate(away, queue_file=queue)
+    with queue.edit() as e:
+        [job] = e.scan("pending")
+        e.change(job, status="processing", worker="@graduate-00000000.1")
+
+    with pytest.raises(dbbasic_queue.QueueError, match=f"to another Redis, the first is {job.id}"):
+        graduate(server.url, queue_file=queue)
+    with pytest.raises(dbbasic_queue.QueueError, match="is no address of a Redis"):
+        graduate("amqp://there", queue_file=queue)
+
+
+def test_a_job_that_is_out_says_so(bridge, queue):
+    id = queue.enqueue("spin", timeout=1, max_attempts=1)
+    bridge.tick()
+
+    queue.process_jobs({"spin": print})
+
+    assert queue.get(id).status == "processing"
+    assert any("handed over: to @celery" in text for text in why(id, queue))
+    until_all_ended(bridge)
