@@ -52,6 +52,12 @@ setup(
             "mypy",
             "coverage>=7.17",
             "flask>=2.2",
+            "fastapi",
+            "uvicorn",
+            "hypercorn",
+            "gunicorn",
+            "a2wsgi",
+            "httpx2",  # for starlette.testclient
             "selenium",
             "pillow",
             "prometheus_client",

@@ -30,39 +30,55 @@ TOKEN = "a-token-of-the-tests"
 KEY = "a-key-of-the-tests"
 AT_ONCE = 50
 FORKING = """\
-from dbbasic_queue import Queue, enqueue
+from dbbasic_queue import enqueue
 from flask_app import app
 enqueue("greet", {"name": "before the fork"})
+"""
+MEMBERS = """\
+from inside import route
+from starlette.applications import Starlette
+from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser
+from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
+
+class Named(AuthenticationBackend):
+    async def authenticate(self, connection):
+        if name := connection.headers.get("X-User"):
+            return AuthCredentials(), SimpleUser(name)
+
+app = Starlette(routes=[route], middleware=[Middleware(AuthenticationMiddleware, backend=Named())])
 """
 
 
 class Site:
-    """How the routes of an example are asked."""
+    """An application under a server, and how its routes are asked."""
 
-    needs: tuple[str, ...] = ("a2wsgi",)
     add, id, status = "/greet", "id", "/jobs/{}"
 
-    def __init__(self, *command, needs=()):
-        self.command, self.needs = command, (command[0], *self.needs, *needs)
+    def __init__(self, file, *server, needs):
+        self.command = (*server, f"{file.removesuffix('.py')}:app")
+        self.needs = (server[0], *needs)
 
     def body(self, name):
         return {"name": name}
 
 
 class FlaskSite(Site):
-    needs = ("flask",)
     add, id, status = "/api/jobs/dispatch", "job_id", "/api/jobs/{}/status"
 
     def body(self, name):
         return {"name": "greet", "data": {"name": name}}
 
 
-FASTAPI = Site("uvicorn", "--port=0", "fastapi_app:app", needs=["fastapi"])
-STARLETTE = Site("uvicorn", "--port=0", "starlette_app:app", needs=["starlette"])
-TWO = Site("uvicorn", "--port=0", "--workers=2", "fastapi_app:app", needs=["fastapi"])
-HYPERCORN = Site("hypercorn", "--bind=127.0.0.1:0", "starlette_app:app", needs=["starlette"])
-GUNICORN = FlaskSite("gunicorn", "--bind=127.0.0.1:0", "--workers=2", "flask_app:app")
-PRELOAD = FlaskSite("gunicorn", "--bind=127.0.0.1:0", "--workers=2", "--preload", "forking:app")
+UVICORN = "uvicorn", "--port=0"
+TWO_OF_GUNICORN = "gunicorn", "--bind=127.0.0.1:0", "--workers=2"
+ASGI = {"needs": ["starlette", "a2wsgi"]}
+FASTAPI = Site("fastapi_app.py", *UVICORN, needs=["fastapi", "a2wsgi"])
+TWO = Site("fastapi_app.py", *UVICORN, "--workers=2", needs=["fastapi", "a2wsgi"])
+STARLETTE = Site("starlette_app.py", *UVICORN, **ASGI)
+HYPERCORN = Site("starlette_app.py", "hypercorn", "--bind=127.0.0.1:0", **ASGI)
+GUNICORN = FlaskSite("flask_app.py", *TWO_OF_GUNICORN, needs=["flask"])
+PRELOAD = FlaskSite("forking.py", *TWO_OF_GUNICORN, "--preload", needs=["flask"])
 ONE_LOOP = {
     "fastapi under uvicorn": FASTAPI,
     "starlette under uvicorn": STARLETTE,
@@ -83,7 +99,7 @@ class Server:
         self.site, self.process, self.place = site, process, place
 
     def ask(self, method, path, body=None, kind="application/json", **headers):
-        connection = http.client.HTTPConnection(self.place, timeout=30)
+        connection = http.client.HTTPConnection(self.place, timeout=10)
         sent = {"Content-Type": kind, "X-Key": KEY, **headers}
         data = json.dumps(body).encode() if isinstance(body, dict) else body
         try:
@@ -325,6 +341,71 @@ def test_without_a_token_there_is_no_dashboard(serve, site):
     server = serve(site, DBBASIC_QUEUE_TOKEN="")
 
     assert server.ask("GET", "/queue/")[0] == 404
+
+
+# --- the page
+
+
+@pytest.fixture(scope="module")
+def page():
+    """The Python blocks of the page, by the file that they are, "" for none."""
+    text = (EXAMPLES / "asgi.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"(?ms)^```python\n(.*?)^```$", text)
+    return {(re.match(r"# (\w+\.py)\n", block) or ["", ""])[1]: block for block in blocks}
+
+
+@pytest.mark.soak
+def test_the_page_waits_for_a_result(page, run_python):
+    child = run_python(page[""])
+
+    assert child.communicate(timeout=30)[0] == "completed CAT.AVI\n"
+
+
+@pytest.mark.soak
+def test_the_tests_of_the_page_pass_and_leave_no_file(page):
+    missing = [name for name in ("fastapi", "a2wsgi", "httpx2") if find_spec(name) is None]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}")
+    Path("test_app.py").write_text(page["test_app.py"])
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_app.py"],
+        env=surroundings(),
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout
+    assert not Path("data").exists()
+
+
+@pytest.mark.soak
+def test_the_dashboard_of_the_page_is_for_users_of_the_application(page, serve):
+    Path("inside.py").write_text(page["inside.py"])
+    Path("members.py").write_text(MEMBERS)
+    server = serve(Site("members.py", *UVICORN, **ASGI))
+
+    stranger = server.ask("GET", "/queue/")
+    ana = server.ask("GET", "/queue/", **{"X-User": "ana"})
+    other_host = server.ask("GET", "/queue/", **{"X-User": "ana"}, Host="shop.example.com")
+
+    assert (stranger[0], ana[0], other_host[0]) == (403, 200, 200)
+    assert "ana" in ana[2]
+
+
+@pytest.mark.soak
+def test_the_benchmark_of_the_page_has_a_line_for_each_way():
+    script = ROOT / "tests/benchmarks/event_loop.py"
+    quick = ["--seconds=0.2", "--rows=1000"]
+
+    done = subprocess.run([sys.executable, script, *quick], capture_output=True, text=True)
+
+    assert [line[:24].split() for line in done.stdout.splitlines()[2:]] == [
+        [*way.split(), users]
+        for users in ("1", "50")
+        for way in ("nobody enqueues", "directly", "asyncio.to_thread")
+    ]
 
 
 # --- in any coroutine
