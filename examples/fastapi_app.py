@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """A FastAPI application that adds jobs without blocking its loop, and waits for a result.
 
     pip install dbbasic-queue fastapi uvicorn a2wsgi
@@ -9,7 +8,7 @@
     curl localhost:8000/jobs/660d8486b75a07fd/end              answers when the job has ended
 
 With $DBBASIC_QUEUE_TOKEN the dashboard is at /queue/, for whoever knows it. The worker is cron's,
-as ever: worker.py. asgi.md says why what is a plain `def` here, and what waits in a thread.
+as ever: worker.py. asgi.md says why some of it is a plain `def`, and some waits in a thread.
 """
 
 import asyncio
@@ -89,9 +88,3 @@ def answer(job):
     if job is None:
         raise HTTPException(404, "there is no such job")
     return {"status": job.status, "result": job.result}
-
-
-if __name__ == "__main__":
-    import uvicorn
-
-    uvicorn.run(app, port=8000)

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """A Starlette application that adds jobs without blocking its loop, and waits for a result.
 
     pip install dbbasic-queue starlette uvicorn a2wsgi
@@ -93,8 +92,3 @@ routes = [
 if TOKEN:  # hosts= names the server, where it has another name than localhost
     routes += [Mount("/queue", WSGIMiddleware(dashboard(token=TOKEN, private=True)))]
 app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={QueueError: unusable})
-
-if __name__ == "__main__":
-    import uvicorn
-
-    uvicorn.run(app, port=8000)
