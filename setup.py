@@ -54,6 +54,12 @@ setup(
             "coverage>=7.17",
             "celery[redis]>=5.3",
             "flask>=2.2",
+            "fastapi",
+            "uvicorn",
+            "hypercorn",
+            "gunicorn",
+            "a2wsgi",
+            "httpx2",  # for starlette.testclient
             "selenium",
             "pillow",
             "prometheus_client",

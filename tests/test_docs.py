@@ -27,7 +27,13 @@ from dbbasic_queue.cli.arguments import parser
 
 ROOT = Path(__file__).resolve().parent.parent
 LONG_PAGES = ["examples/running.md", "examples/reference.md"]
-PAGES = ["README.md", "dbbasic_queue/README.md", "examples/README.md", *LONG_PAGES]
+PAGES = [
+    "README.md",
+    "dbbasic_queue/README.md",
+    "examples/README.md",
+    "examples/asgi.md",
+    *LONG_PAGES,
+]
 INSTALL = "python3 -m venv .venv && .venv/bin/pip install -q"
 COMMANDS = [
     f"{INSTALL} . && .venv/bin/python examples/quickstart.py",

@@ -107,6 +107,7 @@ def test_every_example_has_a_test_here_or_next_door():
         "test_other_tools.py",
         "test_transcript.py",
         "test_web_pages.py",
+        "test_wsgi_asgi.py",
     )
     tests = [Path(__file__).with_name(name) for name in names]
     source = "".join(path.read_text(encoding="utf-8") for path in tests)
