@@ -21,6 +21,9 @@ heard for `lease` seconds is dead.
     dbbasic-queue forward celery_app:bridge --cancel ID    while no worker has begun it
     dbbasic-queue forward celery_app:bridge --recall       all that no worker has begun
 
+A Celery worker throws a message away whose type it does not know; such a job is sent again after
+ten minutes (`again=`).  So start new workers first, then the forwarder that knows the new type.
+
 Move one type at a time with `types=["image"]`, or one queue with `queues=["high"]`; a worker here
 must not have handlers for what has moved.  Schedules stay here: keep a worker for them.
 

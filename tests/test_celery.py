@@ -435,6 +435,87 @@ def test_a_thousand_jobs_outlive_kills_of_forwarder_worker_and_redis(tmp_path, q
     assert (found[again], found[late], found[gone]) == (2, 1, 0)
 
 
+STEPS = """
+    import os, sys
+    import jobs
+    from dbbasic_queue import Queue
+    from dbbasic_queue.contrib.celery.records import Records
+    from dbbasic_queue.contrib.celery.sender import Sender
+    from dbbasic_queue.engine import Engine
+
+    left = int(sys.argv[1])
+
+    def dies(kind, name):
+        call = getattr(kind, name)
+        def step(*given, **more):
+            for part in (None, call):
+                global left
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), 9)
+                made = part and part(*given, **more)
+            return made
+        setattr(kind, name, step)
+
+    for kind, names in ((Records, ("read", "promise", "sent")), (Sender, ("publish",)),
+                        (Engine, ("enter", "held", "turn", "leave"))):
+        for name in names:
+            dies(kind, name)
+    jobs.bridge.queue_file = Queue(sys.argv[2])
+    jobs.bridge.tick()
+"""
+
+
+@pytest.mark.soak
+def test_a_forwarder_killed_before_or_after_each_of_its_steps_loses_and_doubles_nothing(
+    bridge, queue, place, server
+):
+    ids, step, died = [], 0, True
+    while died:
+        ids += queue.enqueue_many([("work", None)] * 3)
+        child = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(STEPS), str(step), queue.path], cwd=place,
+            env=environment(server.url), stderr=subprocess.PIPE,
+        )  # fmt: skip
+        died = child.returncode == -signal.SIGKILL
+        assert died or child.returncode == 0, child.stderr
+        step += 1
+
+    until_all_ended(bridge)
+
+    assert step > 15
+    assert queue.counts() == {"completed": len(ids)}
+    assert effects(place) == Counter(ids)
+
+
+def test_the_example_runs_as_it_says(server, queue, tmp_path):
+    shutil.copy(ROOT / "examples" / "celery_app.py", tmp_path)
+    url = server.url.replace("/0", "/1")  # the worker of the others knows no such type
+    there = {**environment(url), "REDIS_URL": url}
+    id = queue.enqueue("image", {"path": "cat.png"})
+    with open(tmp_path / "log", "w") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "celery_app", "worker", "--queues",
+             "celery,high", "--concurrency", "2"],
+            cwd=tmp_path, env=there, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    command = [sys.executable, "-m", "dbbasic_queue", "--file", queue.path, "forward"]
+    go = {"cwd": tmp_path, "env": there, "capture_output": True, "text": True, "check": True}
+    try:
+        said = subprocess.run([*command, "celery_app:bridge", "--for", "6"], **go).stdout
+        wait_for(
+            lambda: subprocess.run([*command, "celery_app:bridge"], **go) and queue.get(id).finished
+        )
+    finally:
+        child.terminate()
+        child.wait()
+
+    assert queue.get(id).result == "resized cat.png"
+    assert "1 handed over" in said
+    sent = subprocess.run([sys.executable, "celery_app.py"], **go).stdout
+    assert sent.startswith("sent ")
+
+
 # --- for good
 
 

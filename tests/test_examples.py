@@ -100,6 +100,7 @@ def serving(server):
 def test_every_example_has_a_test_here_or_next_door():
     names = (
         "test_examples.py",
+        "test_celery.py",
         "test_deploy_examples.py",
         "test_docs.py",
         "test_flask.py",
