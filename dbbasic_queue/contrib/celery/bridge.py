@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import redis
 from celery import Celery
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from ... import Queue
 from ...engine import Engine, Options, as_cells, as_job, died, new
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("dbbasic_queue")
 _MOST = 1000  # jobs that one edit claims
+_AWAY = 2.0  # seconds until a Redis that did not answer is asked again
 
 
 class Tick(NamedTuple):
@@ -89,12 +92,16 @@ class Bridge:
 
         self._options, self._options_here = options(handlers), options(self._here)
         url = url_of(redis_url, app)
-        quick = redis.Redis.from_url(url, socket_connect_timeout=0.5, socket_timeout=1.0)
+        once = Retry(NoBackoff(), 0)  # a tick does not wait for a Redis that is away
+        quick = redis.Redis.from_url(
+            url, socket_connect_timeout=0.5, socket_timeout=1.0, retry=once
+        )
         self._records = Records(quick, keep)
         self._sender = Sender(app, self._records, self._options)
         slow = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=30)
         self._runner = Runner(Records(slow, keep), self._options, lease, self._sender.publish)
         self._engine: Engine | None = None
+        self._away = False  # Redis did not answer, which is logged once
         for type in handlers:
             self._make_task(type)
 
@@ -122,10 +129,13 @@ class Bridge:
             return Tick()
         try:
             self._records.ping()
+            self._away = False
             return self._turn(engine)
         except DOWN as problem:
-            text = "%s: nothing was handed over: %s"
-            _log.warning(text, engine.queue.path, " ".join(str(problem).split()))
+            if not self._away:
+                text = "%s: nothing was handed over: %s"
+                _log.warning(text, engine.queue.path, " ".join(str(problem).split()))
+            self._away = True
             return Tick()
         finally:
             engine.leave()
@@ -139,6 +149,7 @@ class Bridge:
             now = time.monotonic()
             total = Tick(*map(sum, zip(total, made, strict=True)))
             rest = 0 if made.sent == _MOST else max(pause, 4 * (now - begun))  # a file may be long
+            rest = max(rest, _AWAY) if self._away else rest
             if now + rest >= until:
                 return total
             time.sleep(rest)
