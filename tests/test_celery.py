@@ -351,6 +351,42 @@ def test_a_tick_without_redis_logs_it_and_leaves_the_rows_pending(queue, tmp_pat
     listener.close()
 
 
+def test_a_broker_that_is_away_while_the_records_are_there_is_said_once_and_not_waited_for(
+    queue, server, tmp_path, caplog
+):
+    away = Redis(tmp_path / "away")
+    app = celery.Celery("jobs", broker=away.url, backend=server.url)
+    there = Bridge(app, {"work": print}, queue_file=queue)
+    queue.enqueue("work")
+    begun = time.monotonic()
+
+    with caplog.at_level(logging.WARNING):
+        assert not any([*there.tick(), *there.tick()])
+    with pytest.raises(dbbasic_queue.QueueError, match="not known to be sent"):
+        there.enqueue("work")
+
+    assert time.monotonic() - begun < 2
+    assert caplog.text.count("nothing was handed over") == 1
+    assert queue.counts() == {"pending": 1}
+
+
+def test_a_redis_that_is_full_is_said_once(queue, tmp_path, caplog):
+    full = Redis(tmp_path / "redis").start()
+    there = bridge_of(full.url, queue)
+    queue.enqueue("work")
+    try:
+        redis.Redis(port=full.port).config_set("maxmemory", "1")
+        with caplog.at_level(logging.WARNING):
+            for _ in range(3):
+                there.tick()
+        redis.Redis(port=full.port).config_set("maxmemory", "0")
+        assert there.tick().again == 1
+    finally:
+        full.kill()
+
+    assert caplog.text.count("nothing was handed over") == 1
+
+
 def test_a_redis_that_has_lost_everything_gets_it_again(tmp_path, queue):
     folder = tmp_path / "jobs"
     folder.mkdir()

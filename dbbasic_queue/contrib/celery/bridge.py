@@ -129,8 +129,10 @@ class Bridge:
             return Tick()
         try:
             self._records.ping()
+            self._sender.ping()
+            made = self._turn(engine)
             self._away = False
-            return self._turn(engine)
+            return made
         except DOWN as problem:
             if not self._away:
                 text = "%s: nothing was handed over: %s"
@@ -215,6 +217,8 @@ class Bridge:
         job = as_job(as_cells(job) | {"id": more.get("id") or _new_id()})
         k = str(int(time.time() * 1e6))
         try:
+            self._records.ping()
+            self._sender.ping()
             if not self._records.promise({job.id: k}, {job.id: as_cells(job)}, new=True):
                 raise DuplicateId(f"id={job.id!r}: the engine has a job with this id")
             self._sender.send({job.id: (job, k)}, direct=True)

@@ -30,6 +30,11 @@ class Sender:
         self._records = records
         self._options = options
 
+    def ping(self) -> None:
+        """Raise at once where the broker is away: publishing would wait for it, and ask again."""
+        with self._app.producer_or_acquire() as producer:
+            producer.connection.ensure_connection(max_retries=1, interval_start=0, timeout=1)
+
     def send(self, jobs: "Mapping[str, tuple[Job, str]]", *, direct: bool = False) -> None:
         """Send jobs with their claims; what was not known to be sent may be sent again.
 
