@@ -332,6 +332,193 @@ def test_what_cannot_be_added_from_elsewhere_is_refused_with_its_name(place, ser
 # --- what goes wrong
 
 
+@pytest.fixture
+def alone(server):
+    """A Redis of one's own, with a bridge of handlers that run in this process."""
+    url = server.url.removesuffix("/0") + "/3"
+    client = redis.Redis.from_url(url)
+    client.flushdb()
+    ran = []
+
+    def flaky(payload):
+        ran.append(dbbasic_queue.current_job().id)
+        raise ConnectionError("not yet")
+
+    app = celery.Celery("alone", broker=url, backend=url)
+    there = Bridge(app, {"flaky": flaky, "work": ran.append}, backoff="none", lease=1)
+    there.client, there.ran = client, ran
+    there.messages = lambda: [deliver(there, text) for text in waiting(client)]
+    yield there
+    client.flushdb()
+
+
+def waiting(client):
+    """Take the messages that wait for a worker."""
+    found = []
+    for key in client.keys("celery*"):  # one for each priority
+        found += client.lrange(key, 0, -1)[::-1]
+        client.delete(key)
+    return found
+
+
+def deliver(bridge, text):
+    """Be a worker that has this message; return what Celery would have to do with it."""
+    return lambda: bridge._runner(*decoded(text))
+
+
+def decoded(text):
+    import base64
+
+    return json.loads(base64.b64decode(json.loads(text)["body"]))[0]
+
+
+def refused(call):
+    with pytest.raises(celery.exceptions.Ignore) as told:
+        call()
+    return str(told.value)
+
+
+def test_a_worker_killed_before_it_sends_the_next_attempt_loses_no_job(alone, monkeypatch):
+    id = alone.enqueue("flaky", max_attempts=3)
+    [message] = alone.messages()
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(alone._runner, "_send", raises(KeyboardInterrupt))
+        message()
+    assert alone.messages() == []
+
+    assert "old" in refused(message)
+    [again] = alone.messages()
+    refused(again)
+    [last] = alone.messages()
+    with pytest.raises(Exception, match="not yet"):
+        last()
+
+    assert alone.ran == [id] * 3
+    assert (alone.get(id).status, alone.get(id).attempts) == ("failed", 3)
+    assert "done" in refused(last)
+    assert alone.messages() == []
+
+
+def raises(kind):
+    def call(*given, **more):
+        raise kind
+
+    return call
+
+
+def test_a_broker_that_is_away_at_a_retry_is_waited_for(alone, monkeypatch):
+    id, sends = alone.enqueue("flaky", max_attempts=2), []
+    [message] = alone.messages()
+    send = alone._runner._send
+
+    def away_at_first(*given, **more):
+        sends.append(id)
+        if len(sends) < 2:
+            raise celery.exceptions.OperationalError("away")
+        send(*given, **more)
+
+    monkeypatch.setattr(alone._runner, "_send", away_at_first)
+    assert "tried again" in refused(message)
+
+    assert len(alone.messages()) == 1
+    assert len(sends) == 2
+
+
+def test_an_outcome_waits_for_a_redis_that_is_full(alone, queue, monkeypatch):
+    alone.queue_file = queue
+    id, finish, full = queue.enqueue("work", "done"), alone._runner._records.finish, []
+
+    def full_at_first(*given):
+        full.append(id)
+        if len(full) < 2:
+            raise redis.exceptions.OutOfMemoryError("used memory > 'maxmemory'")
+        return finish(*given)
+
+    monkeypatch.setattr(alone._runner._records, "finish", full_at_first)
+    alone.tick()
+    [message] = alone.messages()
+    message()
+    alone.tick()
+
+    assert (queue.get(id).status, alone.ran) == ("completed", ["done"])
+
+
+def test_two_workers_that_find_a_third_dead_send_one_next_attempt(alone):
+    id = alone.enqueue("flaky", max_attempts=3)
+    [message] = alone.messages()
+    k = alone._records.read([id])[id].k
+    assert alone._records.begin(id, k, "dead", 1) == "go"
+    alone.client.hset(f"dbbasic-queue:{id}", "lapsed", 1)
+    alone.client.delete(f"dbbasic-queue:{id}:lease")
+
+    refused(message)
+    once = alone._records.read([id])[id].k
+    job = dbbasic_queue.engine.as_job(decoded_row(alone, id))
+    cells = {"status": "pending", "worker": "", "attempts": "1", "run_at": str(int(time.time()))}
+    with pytest.raises(celery.exceptions.Ignore, match="was taken from this worker"):
+        alone._runner._over(job, k, True, cells)
+
+    assert alone._records.read([id])[id].k == once
+    assert len(alone.messages()) == 1
+
+
+def decoded_row(bridge, id):
+    return bridge._records.read([id])[id].row
+
+
+def test_a_worker_whose_redis_did_not_answer_in_time_has_begun_all_the_same(alone):
+    id = alone.enqueue("work")
+    k = alone._records.read([id])[id].k
+
+    answers = [alone._records.begin(id, k, token, 1) for token in ("one", "one", "two")]
+
+    assert answers == ["go", "go", "running"]
+
+
+def test_an_id_of_which_only_the_promise_is_known_can_be_added_again(alone, monkeypatch):
+    id = "0123456789abcdef"
+    with monkeypatch.context() as m, pytest.raises(dbbasic_queue.QueueError, match="not known"):
+        m.setattr(alone._sender, "publish", raises(OSError))
+        alone.enqueue("work", id=id)
+    with pytest.raises(dbbasic_queue.QueueError, match="has a job with this id"):
+        alone.enqueue("work", id=id)  # perhaps it is just being sent
+    alone.client.hset(f"dbbasic-queue:{id}", "sent", time.time() - 61)
+
+    assert alone.enqueue("work", id=id) == id
+    assert len(alone.messages()) == 1
+
+
+def test_leases_that_ran_out_while_redis_was_away_are_no_deaths(alone, queue):
+    alone.queue_file = queue
+    id = queue.enqueue("work")
+    alone.tick()
+    k = queue.get(id).worker.partition(".")[2]
+    alone._records.begin(id, k, "lives", 1)
+    alone.client.delete(f"dbbasic-queue:{id}:lease")
+
+    assert not any(alone.tick())
+    assert alone._records.renew(id, k, "lives", 1)
+    alone.client.delete(f"dbbasic-queue:{id}:lease")
+    assert not any(alone.tick())
+    alone.client.delete(f"dbbasic-queue:{id}:lease")
+    assert alone.tick().back == 1
+
+    assert (queue.get(id).attempts, queue.get(id).error) == (1, "worker died")
+
+
+def test_what_a_worker_stores_that_was_taken_for_dead_reaches_no_row(alone, queue):
+    alone.queue_file = queue
+    id = queue.enqueue("work")
+    alone.tick()
+    k = queue.get(id).worker.partition(".")[2]
+    alone._records.begin(id, k, "late", 1)
+    alone._records.promise({id: str(int(k) + 1)})
+
+    assert not alone._records.renew(id, k, "late", 1, {"note": "stale"})
+
+    assert alone._records.read([id])[id].recorded == {}
+
+
 def test_a_tick_without_redis_logs_it_and_leaves_the_rows_pending(queue, tmp_path, caplog):
     away, silent = Redis(tmp_path / "redis"), Redis(tmp_path / "silent")
     listener = socket.create_server(("127.0.0.1", silent.port))

@@ -185,7 +185,9 @@ class Bridge:
                 lost.append(job)  # Redis has lost it, or the forwarder died before it was sent
             elif record.state == "sent" and time.time() - record.sent > self._again:
                 lost.append(job)
-            elif record.state == "running" and not record.leased:
+            elif record.state == "running":
+                if record.leased or not self._records.died(id, record.k, self._lease):
+                    continue
                 outcomes[id] = mark, number, recorded | died(job, self._options)
             elif record.state == "done":
                 cells = {name: cell.encode() for name, cell in record.cells.items()}
@@ -219,7 +221,7 @@ class Bridge:
         try:
             self._records.ping()
             self._sender.ping()
-            if not self._records.promise({job.id: k}, {job.id: as_cells(job)}, new=True):
+            if not self._records.promise({job.id: k}, {job.id: as_cells(job)}, then="new"):
                 raise DuplicateId(f"id={job.id!r}: the engine has a job with this id")
             self._sender.send({job.id: (job, k)}, direct=True)
         except QueueError:

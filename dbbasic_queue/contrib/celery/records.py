@@ -4,7 +4,8 @@
 
     new        is about to be sent, or its sender died in it
     sent       waits in the engine
-    running    a worker has it; while it lives the lease beside the hash does
+    running    a worker has it; while it lives the lease beside the hash does.  Who first finds
+               none makes one, and notes that: Redis may have been away, not the worker
     done       `cells` are the outcome, `number` the attempt
     cancelled  refused by whoever comes for it
     recalled   as cancelled, but its row is to be pending again
@@ -29,22 +30,34 @@ _AT_ONCE = 1000  # ids in one round trip
 
 # KEYS: the hash, the lease.  ARGV: k, whose token, lease in ms, now.
 _BEGIN = """
-local k, state = unpack(redis.call('HMGET', KEYS[1], 'k', 'state'))
+local k, state, worker = unpack(redis.call('HMGET', KEYS[1], 'k', 'state', 'worker'))
 if not k then return 'unknown' end
 if k ~= ARGV[1] then return 'old' end
-if state == 'running' and redis.call('EXISTS', KEYS[2]) == 0 then return 'died' end
+if state == 'running' and worker == ARGV[2] then return 'go' end
 if state ~= 'new' and state ~= 'sent' then return state end
 redis.call('HSET', KEYS[1], 'state', 'running', 'worker', ARGV[2], 'started', ARGV[4])
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 return 'go'
 """
-# ARGV: token, lease in ms, k.  A Redis that has lost everything learns again what runs.
+# ARGV: k, lease in ms.
+_DIED = """
+local k, state, lapsed = unpack(redis.call('HMGET', KEYS[1], 'k', 'state', 'lapsed'))
+if k ~= ARGV[1] or state ~= 'running' or redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
+if lapsed then return 1 end
+redis.call('HSET', KEYS[1], 'lapsed', '1')
+redis.call('SET', KEYS[2], 'lapsed', 'PX', ARGV[2])
+return 0
+"""
+# ARGV: token, lease in ms, k, what the job has stored of itself or ''.
+# A Redis that has lost everything learns again what runs.
 _RENEW = """
 local k, worker = unpack(redis.call('HMGET', KEYS[1], 'k', 'worker'))
 if k and worker ~= ARGV[1] then return 0 end
 if not k then
     redis.call('HSET', KEYS[1], 'k', ARGV[3], 'state', 'running', 'worker', ARGV[1])
 end
+redis.call('HDEL', KEYS[1], 'lapsed')
+if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'recorded', ARGV[4]) end
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 return 1
 """
@@ -76,11 +89,13 @@ if k == ARGV[1] and (state == 'new' or state == 'sent') then
 end
 return 1
 """
-# ARGV: k, seconds to keep, whether only a new id is good, then fields and their values.
+# ARGV: k, seconds to keep, the only claim that this may follow ('new': none), then fields and
+# their values.
 _PROMISE = """
-local k = redis.call('HGET', KEYS[1], 'k')
-if k and ARGV[3] == 'new' then return 0 end
-if k == ARGV[1] then return 1 end
+local k, state, sent = unpack(redis.call('HMGET', KEYS[1], 'k', 'state', 'sent'))
+if k == ARGV[1] and ARGV[3] ~= 'new' then return 1 end
+local left = ARGV[3] == 'new' and state == 'new' and ARGV[5] - (sent or 0) > 60
+if k and ARGV[3] ~= '' and k ~= ARGV[3] and not left then return 0 end
 redis.call('DEL', KEYS[1], KEYS[2])
 redis.call('HSET', KEYS[1], 'k', ARGV[1], 'state', 'new', unpack(ARGV, 4))
 redis.call('EXPIRE', KEYS[1], ARGV[2])
@@ -108,8 +123,8 @@ class Records:
     def __init__(self, client: "redis.Redis", keep: float) -> None:
         self._client = client
         self._keep = int(keep)
-        names = ("begin", "renew", "finish", "stop", "sent", "promise")
-        texts = (_BEGIN, _RENEW, _FINISH, _STOP, _SENT, _PROMISE)
+        names = ("begin", "died", "renew", "finish", "stop", "sent", "promise")
+        texts = (_BEGIN, _DIED, _RENEW, _FINISH, _STOP, _SENT, _PROMISE)
         self._scripts = {
             name: client.register_script(text) for name, text in zip(names, texts, strict=True)
         }
@@ -128,13 +143,14 @@ class Records:
         marks: "Mapping[str, str]",
         rows: "Mapping[str, Any]" = {},  # noqa: B006 (never changed)
         *,
-        new: bool = False,
+        then: str = "",
     ) -> bool:
         """Say of each id that its message for claim k is about to be sent.
 
-        `new`: no id may be known yet; False when one was, and nothing was said of that.
+        `then`: only if this was its claim till now, or "new": if it is not known yet, or who was
+        about to send it died.  False when that was not so of one, of which nothing was said.
         """
-        given = [_UNFINISHED, "new" if new else "", "sent", time.time()]
+        given = [_UNFINISHED, then, "sent", time.time()]
         with self._client.pipeline(transaction=False) as pipe:
             for id, k in marks.items():
                 more = ["row", json.dumps(rows[id])] if id in rows else []
@@ -168,6 +184,12 @@ class Records:
         """Let nobody begin it any more; False when a worker has."""
         return bool(self._call("stop", id, k, state, self._keep))
 
+    def died(self, id: str, k: str, lease: float) -> bool:
+        """Whether the worker that has it said nothing for its lease, and for another half of it
+        since somebody first asked so.
+        """
+        return bool(self._call("died", id, k, int(lease * 500)))
+
     # --- the worker's side
 
     def begin(self, id: str, k: str, token: str, lease: float) -> str:
@@ -175,13 +197,19 @@ class Records:
         answer = self._call("begin", id, k, token, int(lease * 1000), time.time())
         return str(answer.decode())
 
-    def renew(self, id: str, k: str, token: str, lease: float) -> bool:
-        """Say that its worker lives; False when another has the job by now."""
-        return bool(self._call("renew", id, token, int(lease * 1000), k))
-
-    def record(self, id: str, cells: "Mapping[str, str]") -> None:
-        """Keep what the running job has stored of itself."""
-        self._client.hset(PREFIX + id, "recorded", json.dumps(dict(cells)))
+    def renew(
+        self,
+        id: str,
+        k: str,
+        token: str,
+        lease: float,
+        recorded: "Mapping[str, str]" = {},  # noqa: B006
+    ) -> bool:
+        """Say that its worker lives, and perhaps what the running job has stored of itself; False
+        when another has the job by now.
+        """
+        cells = json.dumps(dict(recorded)) if recorded else ""
+        return bool(self._call("renew", id, token, int(lease * 1000), k, cells))
 
     def finish(self, id: str, k: str, number: int, cells: "Mapping[str, str]") -> bool:
         """Keep an outcome; False when the job was claimed anew meanwhile."""

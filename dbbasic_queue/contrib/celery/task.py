@@ -5,10 +5,11 @@ import time
 import uuid
 
 import redis
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject
 
 from ...engine import as_cells, as_job, died, run
 from ...errors import QueueError
+from .sender import DOWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,10 +50,12 @@ class Runner:
         if answer == "unknown" and direct:  # Redis lost it, but not the message
             _patiently(lambda: self._records.promise({job.id: k}, {job.id: cells}))
             answer = _patiently(lambda: self._records.begin(job.id, k, token, self._lease))
-        if direct and answer == "died":
-            return self._over(job, k, direct, _texts(died(job, self._options)))
+        if direct and answer == "old":
+            self._send_promised(job.id)
         if direct and answer == "running":
-            self._send(job, k, delay=self._lease)  # asked again when its worker may be dead
+            if _patiently(lambda: self._records.died(job.id, k, self._lease)):
+                return self._over(job, k, direct, _texts(died(job, self._options)))
+            _patiently(lambda: self._send(job, k, delay=self._lease))  # may be dead by then
         if answer != "go":
             raise Ignore(f"job {job.id} is refused: {answer}")
         return self._over(job, k, direct, self._run(job, k, token))
@@ -76,9 +79,11 @@ class Runner:
             attempt.recorded.update({name: new.raw(name) for name in cells})
             recorded.update({name: new.raw(name).decode() for name in cells})
             try:
-                self._records.record(job.id, recorded)
+                mine = self._records.renew(job.id, k, token, self._lease, recorded)
             except redis.RedisError as problem:
                 raise QueueError(f"job {job.id}: Redis did not store this: {problem}") from problem
+            if not mine:
+                raise QueueError(f"job {job.id}: this worker was taken for dead")
 
         return _texts(run(job, self._options, record, beat))
 
@@ -88,8 +93,9 @@ class Runner:
         if direct and ended.status == "pending":
             again = str(max(int(k) + 1, int(time.time() * 1e6)))
             row = {ended.id: as_cells(ended)}
-            _patiently(lambda: self._records.promise({ended.id: again}, row))
-            self._send(ended, again, delay=ended.run_at - time.time())
+            if not _patiently(lambda: self._records.promise({ended.id: again}, row, then=k)):
+                raise Ignore(f"job {job.id} was taken from this worker")
+            self._send_promised(job.id)
             raise Ignore(f"job {job.id} is tried again")
         _patiently(lambda: self._records.finish(job.id, k, job.attempts + 1, cells))
         if ended.status == "completed":
@@ -97,6 +103,17 @@ class Runner:
         if ended.status == "failed":
             raise JobFailed(ended.error or "")
         raise Ignore(f"job {job.id} is {ended.status}")
+
+    def _send_promised(self, id: str) -> None:
+        """Send the next attempt of a job that no file has, unless that is known to be done.
+
+        Its last message is kept until then, so whoever dies in here has that delivered again.
+        """
+        record = _patiently(lambda: self._records.read([id])[id])
+        if record.state == "new" and record.row:
+            job = as_job(record.row)
+            _patiently(lambda: self._send(job, record.k, delay=job.run_at - time.time()))
+            _patiently(lambda: self._records.sent({id: record.k}))
 
 
 def _texts(cells: "Mapping[str, bytes]") -> "dict[str, str]":
@@ -109,8 +126,8 @@ def _patiently(call: "Callable[[], Any]") -> "Any":
     while True:
         try:
             return call()
-        except (redis.ConnectionError, redis.TimeoutError):
+        except DOWN as problem:
             if time.monotonic() > until:
-                raise
+                raise Reject(str(problem), requeue=True) from problem
             time.sleep(pause)
             pause = min(2.0, pause * 2)
