@@ -71,7 +71,14 @@ JOBS = """
         while True:
             time.sleep(0.01)
 
-    handlers = {f.__name__: f for f in (work, flaky, discard, snooze, begun, spin)}
+    def stubborn(payload):
+        while True:
+            try:
+                time.sleep(60)
+            except BaseException:
+                pass
+
+    handlers = {f.__name__: f for f in (work, flaky, discard, snooze, begun, spin, stubborn)}
     URL = os.environ["REDIS"]
     app = Celery("jobs", broker=URL, backend=URL)
     app.conf.worker_prefetch_multiplier = 1
@@ -136,10 +143,10 @@ def environment(url):
     return {**os.environ, "PYTHONPATH": path, "REDIS": url, "DBBASIC_QUEUE_SYNC": "off"}
 
 
-def start_worker(folder, url, name, queues="celery"):
+def start_worker(folder, url, name, queues="celery", pool="solo"):
     with open(folder / f"{name}.log", "a") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "jobs", "worker", "-P", "solo", "-l", "info",
+            [sys.executable, "-m", "celery", "-A", "jobs", "worker", "-P", pool, "-l", "info",
              "-n", f"{name}@%h", "-Q", queues, "--without-gossip", "--without-mingle"],
             cwd=folder, env=environment(url), stdout=log, stderr=log, stdin=subprocess.DEVNULL,
         )  # fmt: skip
@@ -161,7 +168,7 @@ def bridge(place, server, queue, monkeypatch):
     return bridge_of(server.url, queue)
 
 
-TYPES = ("work", "flaky", "discard", "snooze", "begun", "spin")
+TYPES = ("work", "flaky", "discard", "snooze", "begun", "spin", "stubborn")
 
 
 def bridge_of(url, queue, **more):
@@ -441,6 +448,22 @@ def test_an_outcome_waits_for_a_redis_that_is_full(alone, queue, monkeypatch):
     alone.tick()
 
     assert (queue.get(id).status, alone.ran) == ("completed", ["done"])
+
+
+@pytest.mark.soak
+def test_a_job_without_a_row_whose_process_the_time_limit_kills_ends_all_the_same(server, tmp_path):
+    (tmp_path / "jobs.py").write_text(textwrap.dedent(JOBS))
+    url = server.url.removesuffix("/0") + "/4"
+    there = bridge_of(url, None)
+    child = start_worker(tmp_path, url, "forks", pool="prefork")
+    id = there.enqueue("stubborn", timeout=0.3, max_attempts=1)
+    try:
+        wait_for(lambda: there.get(id).finished, 40)
+    finally:
+        child.terminate()
+        child.wait()
+
+    assert (there.get(id).status, there.get(id).error) == ("failed", "worker died")
 
 
 def test_two_workers_that_find_a_third_dead_send_one_next_attempt(alone):

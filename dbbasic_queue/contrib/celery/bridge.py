@@ -6,7 +6,7 @@ import time
 from typing import NamedTuple
 
 import redis
-from celery import Celery
+from celery import Celery, Task
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -111,9 +111,14 @@ class Bridge:
 
         task.__name__ = task.__qualname__ = type
         task.__doc__ = getattr(self.handlers[type], "__doc__", None)
+        # Where the time limit kills a worker, its message is to come again: a job without a row has
+        # nobody else to say that it died.
+        older = not hasattr(Task, "acks_on_timeout")
+        on = "acks_on_failure_or_timeout" if older else "acks_on_timeout"
         self.app.task(
-            task, name=PREFIX + type, acks_late=True, reject_on_worker_lost=True, typing=False
-        )
+            task, name=PREFIX + type, acks_late=True, reject_on_worker_lost=True, typing=False,
+            **{on: False},
+        )  # fmt: skip
 
     @property
     def queue(self) -> Queue:
