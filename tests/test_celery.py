@@ -466,6 +466,28 @@ def test_a_job_without_a_row_whose_process_the_time_limit_kills_ends_all_the_sam
     assert (there.get(id).status, there.get(id).error) == ("failed", "worker died")
 
 
+def test_workers_that_are_off_for_long_find_few_messages_for_each_job(alone, queue):
+    alone.queue_file = queue
+    id = queue.enqueue("work")
+    alone.tick()
+    ages = (500, 700, 700, 1300, 1300, 2500)
+
+    again = []
+    for age in ages:
+        alone.client.hset(f"dbbasic-queue:{id}", "sent", time.time() - age)
+        again.append(alone.tick().again)
+
+    assert again == [0, 1, 0, 1, 0, 1]
+
+
+def test_a_job_cancelled_long_before_its_time_stays_cancelled(alone):
+    id = alone.enqueue("work", run_at=time.time() + 40 * 86400)
+
+    assert alone.cancel(id)
+
+    assert alone.client.ttl(f"dbbasic-queue:{id}") > 41 * 86400
+
+
 def test_two_workers_that_find_a_third_dead_send_one_next_attempt(alone):
     id = alone.enqueue("flaky", max_attempts=3)
     [message] = alone.messages()
@@ -798,6 +820,27 @@ def test_graduate_moves_a_live_queue_over_though_it_is_killed(tmp_path, queue, p
     assert {there.get(id).status for id in ids[-20:]} == {"completed"}
     assert {effects(place)[id] for id in ids} == {1}
     assert kills
+
+
+def test_graduate_called_again_leaves_a_job_alone_that_is_tried_again_over_there(
+    alone, queue, monkeypatch
+):
+    url = alone.app.conf.broker_url
+    id = queue.enqueue("flaky", max_attempts=2)
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr("dbbasic_queue.contrib.celery.graduation.remove", raises(KeyboardInterrupt))
+        graduate(url, queue_file=queue)
+    [message] = alone.messages()
+    refused(message)
+    [again] = alone.messages()
+
+    assert graduate(url, queue_file=queue).moved == {"flaky": 1}
+
+    assert alone.messages() == []
+    with pytest.raises(Exception, match="not yet"):
+        again()
+    assert (alone.ran, alone.get(id).status) == ([id] * 2, "failed")
+    assert not list(queue.jobs())
 
 
 def test_graduate_in_two_ways_at_once_is_refused(queue, server, tmp_path):

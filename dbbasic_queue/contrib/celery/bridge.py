@@ -48,7 +48,7 @@ class Bridge:
     type or queue at a time can move.  `redis_url` is where it is noted which id runs; None takes
     the result back end of the app, else its broker.  A worker over there that says nothing for
     `lease` seconds is dead; a message of which nothing was heard for `again` seconds is sent once
-    more; finished ids are remembered for `keep` seconds.  At most `most` jobs are out at a time.
+    more, then after twice that, and so on; finished ids are remembered for `keep` seconds.  At most `most` jobs are out at a time.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class Bridge:
             recorded = {name: cell.encode() for name, cell in record.recorded.items()}
             if record.k != _k(job) or record.state == "new":
                 lost.append(job)  # Redis has lost it, or the forwarder died before it was sent
-            elif record.state == "sent" and time.time() - record.sent > self._again:
+            elif record.state == "sent" and time.time() - record.sent > self._wait(record):
                 lost.append(job)
             elif record.state == "running":
                 if record.leased or not self._records.died(id, record.k, self._lease):
@@ -203,6 +203,10 @@ class Bridge:
             elif record.state == "recalled":
                 outcomes[id] = mark, number, {"status": b"pending", "worker": b""}
         return outcomes, lost
+
+    def _wait(self, record: "Record") -> float:
+        """Return the seconds until a message is sent again: ever longer, as all may be off duty."""
+        return self._again * 2.0 ** max(0, min(record.times, 20) - 1)
 
     # --- from anywhere, without a file
 
@@ -263,9 +267,11 @@ class Bridge:
         engine = self._forwarder()
         job = self.queue.get(id)
         k = _k(job) if job is not None and job.status == "processing" else ""
+        due = 0.0
         if job is None and state == "cancelled":
-            k = self._records.read([id])[id].k
-        if not k or not self._records.stop(id, k, state):
+            record = self._records.read([id])[id]
+            k, due = record.k, float(record.row.get("run_at") or 0)
+        if not k or not self._records.stop(id, k, state, due):
             return False
         if job is not None:
             ended = {

@@ -93,7 +93,8 @@ def _send(jobs: "list[Job]", sender: Sender, records: Records) -> None:
     for job in jobs:
         k = job.cell("worker").rpartition(".")[2]
         record = known[job.id]
-        if record.k != k or record.state == "new":
+        further = record.k.isdigit() and int(record.k) > int(k)  # tried again over there since
+        if not further and (record.k != k or record.state == "new"):
             unsent[job.id] = job.replace(status="pending", worker=""), k
     sender.send(unsent, direct=True)
 

@@ -86,6 +86,7 @@ _SENT = """
 local k, state = unpack(redis.call('HMGET', KEYS[1], 'k', 'state'))
 if k == ARGV[1] and (state == 'new' or state == 'sent') then
     redis.call('HSET', KEYS[1], 'state', 'sent', 'sent', ARGV[2])
+    redis.call('HINCRBY', KEYS[1], 'times', 1)
 end
 return 1
 """
@@ -110,6 +111,7 @@ class Record:
         self.k = fields.get("k", "")
         self.state = fields.get("state", "")
         self.sent = float(fields.get("sent") or 0)
+        self.times = int(fields.get("times") or 0)  # that it was sent
         self.leased = leased
         self.number = int(fields.get("number") or 0)
         self.cells: dict[str, str] = json.loads(fields.get("cells") or "{}")
@@ -180,9 +182,13 @@ class Records:
                 found[id] = Record(fields, bool(told[2 * number + 1]))
         return found
 
-    def stop(self, id: str, k: str, state: str) -> bool:
-        """Let nobody begin it any more; False when a worker has."""
-        return bool(self._call("stop", id, k, state, self._keep))
+    def stop(self, id: str, k: str, state: str, due: float = 0) -> bool:
+        """Let nobody begin it any more; False when a worker has.
+
+        `due` is when its message comes, which must find this.
+        """
+        keep = self._keep + max(0, int(due - time.time()))
+        return bool(self._call("stop", id, k, state, keep))
 
     def died(self, id: str, k: str, lease: float) -> bool:
         """Whether the worker that has it said nothing for its lease, and for another half of it
