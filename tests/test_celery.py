@@ -488,6 +488,31 @@ def test_a_job_cancelled_long_before_its_time_stays_cancelled(alone):
     assert alone.client.ttl(f"dbbasic-queue:{id}") > 41 * 86400
 
 
+def test_questions_to_a_redis_that_is_away_are_errors_of_ours(queue, tmp_path):
+    there = bridge_of(Redis(tmp_path / "away").url, queue)
+    id = queue.enqueue("work")
+    with queue.edit() as e:
+        e.change(e.get(id), status="processing", worker="@celery.1")
+
+    for ask in (there.get, there.cancel, lambda id: there.recall()):
+        with pytest.raises(dbbasic_queue.QueueError, match="Redis does not answer"):
+            ask(id)
+
+
+def test_no_error_tells_the_password_of_a_redis(queue):
+    told = []
+    for url in ("http://:secret@h/0", "redis://:secret/x@h/0", "redis://:x@secret:y/0"):
+        app = celery.Celery("jobs", broker=url)
+        with pytest.raises(dbbasic_queue.QueueError) as problem:
+            Bridge(app, {}, redis_url=url)
+        told.append(str(problem.value))
+        with pytest.raises(dbbasic_queue.QueueError) as problem:
+            graduate(url, queue_file=queue)
+        told.append(str(problem.value))
+
+    assert not any("secret" in text for text in told)
+
+
 def test_two_workers_that_find_a_third_dead_send_one_next_attempt(alone):
     id = alone.enqueue("flaky", max_attempts=3)
     [message] = alone.messages()

@@ -3,9 +3,9 @@
 import logging
 import math
 import time
+from contextlib import contextmanager
 from typing import NamedTuple
 
-import redis
 from celery import Celery, Task
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -14,13 +14,13 @@ from ... import Queue
 from ...engine import Engine, Options, as_cells, as_job, died, new
 from ...errors import BadArgument, DuplicateId, QueueError
 from ...here import queue_here
-from .records import Record, Records
+from .records import Record, Records, client_of
 from .sender import DOWN, ENGINE, PREFIX, REDIS, Sender
 from .task import Runner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from ... import Job
@@ -48,7 +48,8 @@ class Bridge:
     type or queue at a time can move.  `redis_url` is where it is noted which id runs; None takes
     the result back end of the app, else its broker.  A worker over there that says nothing for
     `lease` seconds is dead; a message of which nothing was heard for `again` seconds is sent once
-    more, then after twice that, and so on; finished ids are remembered for `keep` seconds.  At most `most` jobs are out at a time.
+    more, then after twice that, and so on; finished ids are remembered for `keep` seconds.  At most
+    `most` jobs are out at a time.
     """
 
     def __init__(
@@ -93,12 +94,10 @@ class Bridge:
         self._options, self._options_here = options(handlers), options(self._here)
         url = url_of(redis_url, app)
         once = Retry(NoBackoff(), 0)  # a tick does not wait for a Redis that is away
-        quick = redis.Redis.from_url(
-            url, socket_connect_timeout=0.5, socket_timeout=1.0, retry=once
-        )
+        quick = client_of(url, socket_connect_timeout=0.5, socket_timeout=1.0, retry=once)
         self._records = Records(quick, keep)
         self._sender = Sender(app, self._records, self._options)
-        slow = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=30)
+        slow = client_of(url, socket_connect_timeout=5, socket_timeout=30)
         self._runner = Runner(Records(slow, keep), self._options, lease, self._sender.publish)
         self._engine: Engine | None = None
         self._away = False  # Redis did not answer, which is logged once
@@ -241,7 +240,8 @@ class Bridge:
 
     def get(self, id: str) -> "Job | None":
         """Return a job that was added straight to the engine, as it is now; None when unknown."""
-        record = self._records.read([id])[id]
+        with _answering():
+            record = self._records.read([id])[id]
         if not record.row:
             return None
         words = {"running": "processing", "cancelled": "cancelled"}
@@ -252,7 +252,8 @@ class Bridge:
         """Cancel a job wherever it waits; False when a worker has begun it, or it has ended."""
         if self.queue.cancel(id):
             return True
-        return self._stop(id, "cancelled")
+        with _answering():
+            return self._stop(id, "cancelled")
 
     def recall(self, ids: "Iterable[str] | None" = None) -> int:
         """Take jobs back that no worker has begun: their rows are pending again; return how many.
@@ -261,7 +262,8 @@ class Bridge:
         """
         engine = self._forwarder()
         wanted = [job.id for job in engine.held()] if ids is None else list(ids)
-        return sum(self._stop(id, "recalled") for id in wanted)
+        with _answering():
+            return sum(self._stop(id, "recalled") for id in wanted)
 
     def _stop(self, id: str, state: str) -> bool:
         engine = self._forwarder()
@@ -284,6 +286,14 @@ class Bridge:
         return True
 
 
+@contextmanager
+def _answering() -> "Iterator[None]":
+    try:
+        yield
+    except DOWN as problem:
+        raise QueueError(f"Redis does not answer: {problem}") from problem
+
+
 def _k(job: "Job") -> str:
     engine, _, k = job.cell("worker").partition(".")
     return k if engine == "@" + ENGINE else ""
@@ -298,6 +308,6 @@ def url_of(given: str | None, app: Celery) -> str:
         if isinstance(url, str) and url.startswith(REDIS):
             return url
     raise BadArgument(
-        f"the bridge notes in Redis which job runs: redis_url={given!r}, and neither the result "
-        "back end nor the broker of this Celery application is one"
+        "the bridge notes in Redis which job runs: neither redis_url nor the result back end nor "
+        "the broker of this Celery application is the address of one, as redis://host:6379/0"
     )

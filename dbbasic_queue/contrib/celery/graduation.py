@@ -9,13 +9,12 @@ import time
 from collections import Counter
 from typing import NamedTuple
 
-import redis
 from celery import Celery
 
 from ...engine import Options, Wanted, marked, remove
 from ...errors import BadArgument, QueueError
 from ...here import queue_here
-from .records import Records
+from .records import Records, client_of
 from .sender import DOWN, REDIS, Sender
 
 TYPE_CHECKING = False
@@ -52,7 +51,7 @@ def graduate(
     """
     queue = queue_here(queue_file)
     if not to.startswith(REDIS):
-        raise BadArgument(f"to={to!r:.80} is no address of a Redis, as redis://host:6379/0")
+        raise BadArgument("to= is no address of a Redis, as redis://host:6379/0")
     start = f"@graduate-{hashlib.sha256(to.encode()).hexdigest()[:8]}."
     out = marked(queue, "@graduate-")
     if others := [job for job in out if not job.cell("worker").startswith(start)]:
@@ -65,7 +64,7 @@ def graduate(
         moved = Counter(job.type for job in out) + Counter(wanted.count(queue))
         return Report(dict(moved), wanted.left)
     app = app or Celery("dbbasic_queue", broker=to, backend=to)
-    client = redis.Redis.from_url(to, socket_connect_timeout=2, socket_timeout=10)
+    client = client_of(to, socket_connect_timeout=2, socket_timeout=10)
     records = Records(client, _EXPIRES)
     sender = Sender(app, records, _options())
     moved = Counter[str]()

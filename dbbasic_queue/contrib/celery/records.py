@@ -19,6 +19,8 @@ import time
 
 import redis
 
+from ...errors import BadArgument
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -102,6 +104,16 @@ redis.call('HSET', KEYS[1], 'k', ARGV[1], 'state', 'new', unpack(ARGV, 4))
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 return 1
 """
+
+
+def client_of(url: str, **given: "Any") -> "redis.Redis":
+    """Return a client; BadArgument without the URL, which may hold a password."""
+    try:
+        return redis.Redis.from_url(url, **given)
+    except ValueError:
+        raise BadArgument(
+            "the address of the Redis cannot be read; in a password / is %2F, # is %23, @ is %40"
+        ) from None
 
 
 class Record:
