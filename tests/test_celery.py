@@ -285,8 +285,9 @@ def test_a_message_that_comes_again_is_refused(bridge, queue, place, server):
     [job] = [queue.get(id)]
     from dbbasic_queue.contrib.celery.sender import Sender
 
+    again = Sender(bridge.app, None, bridge._options)
     for _ in range(5):
-        Sender(bridge.app, None, bridge._options).publish(job, job.worker.partition(".")[2])
+        again.publish(job, job.worker.partition(".")[2], direct=False)
     until_all_ended(bridge)
     last = queue.enqueue("work")
     until_all_ended(bridge)
@@ -470,11 +471,12 @@ def test_workers_that_are_off_for_long_find_few_messages_for_each_job(alone, que
     alone.queue_file = queue
     id = queue.enqueue("work")
     alone.tick()
+    name = "dbbasic-queue:{}.{}".format(id, queue.get(id).worker.partition(".")[2])
     ages = (500, 700, 700, 1300, 1300, 2500)
 
     again = []
     for age in ages:
-        alone.client.hset(f"dbbasic-queue:{id}", "sent", time.time() - age)
+        alone.client.hset(name, "sent", time.time() - age)
         again.append(alone.tick().again)
 
     assert again == [0, 1, 0, 1, 0, 1]
@@ -511,6 +513,23 @@ def test_no_error_tells_the_password_of_a_redis(queue):
         told.append(str(problem.value))
 
     assert not any("secret" in text for text in told)
+
+
+def test_two_files_with_the_same_id_do_not_disturb_each_other_in_one_redis(alone, queue, tmp_path):
+    other = dbbasic_queue.Queue(tmp_path / "copy.tsv", sync="off")
+    url = alone.app.conf.broker_url
+    id = queue.enqueue("work", "first")
+    other.enqueue("work", "second", id=id)
+    both = [bridge_of(url, one) for one in (queue, other)]
+
+    sent = [there.tick().sent for there in both]
+    again = [there.tick().again for there in both * 2]
+    for message in alone.messages():
+        message()
+    ended = [there.tick().ended for there in both]
+
+    assert (sent, again, ended) == ([1, 1], [0] * 4, [1, 1])
+    assert sorted(alone.ran) == ["first", "second"]
 
 
 def test_two_workers_that_find_a_third_dead_send_one_next_attempt(alone):
@@ -563,14 +582,15 @@ def test_leases_that_ran_out_while_redis_was_away_are_no_deaths(alone, queue):
     id = queue.enqueue("work")
     alone.tick()
     k = queue.get(id).worker.partition(".")[2]
-    alone._records.begin(id, k, "lives", 1)
-    alone.client.delete(f"dbbasic-queue:{id}:lease")
+    name = f"{id}.{k}"
+    alone._records.begin(name, k, "lives", 1)
+    alone.client.delete(f"dbbasic-queue:{name}:lease")
 
     assert not any(alone.tick())
-    assert alone._records.renew(id, k, "lives", 1)
-    alone.client.delete(f"dbbasic-queue:{id}:lease")
+    assert alone._records.renew(name, k, "lives", 1)
+    alone.client.delete(f"dbbasic-queue:{name}:lease")
     assert not any(alone.tick())
-    alone.client.delete(f"dbbasic-queue:{id}:lease")
+    alone.client.delete(f"dbbasic-queue:{name}:lease")
     assert alone.tick().back == 1
 
     assert (queue.get(id).attempts, queue.get(id).error) == (1, "worker died")
@@ -581,12 +601,13 @@ def test_what_a_worker_stores_that_was_taken_for_dead_reaches_no_row(alone, queu
     id = queue.enqueue("work")
     alone.tick()
     k = queue.get(id).worker.partition(".")[2]
-    alone._records.begin(id, k, "late", 1)
-    alone._records.promise({id: str(int(k) + 1)})
+    name = f"{id}.{k}"
+    alone._records.begin(name, k, "late", 1)
+    alone._records.promise({name: str(int(k) + 1)})
 
-    assert not alone._records.renew(id, k, "late", 1, {"note": "stale"})
+    assert not alone._records.renew(name, k, "late", 1, {"note": "stale"})
 
-    assert alone._records.read([id])[id].recorded == {}
+    assert alone._records.read([name])[name].recorded == {}
 
 
 def test_a_tick_without_redis_logs_it_and_leaves_the_rows_pending(queue, tmp_path, caplog):

@@ -14,7 +14,7 @@ from ... import Queue
 from ...engine import Engine, Options, as_cells, as_job, died, new
 from ...errors import BadArgument, DuplicateId, QueueError
 from ...here import queue_here
-from .records import Record, Records, client_of
+from .records import Record, Records, client_of, name_of
 from .sender import DOWN, ENGINE, PREFIX, REDIS, Sender
 from .task import Runner
 
@@ -168,13 +168,16 @@ class Bridge:
 
     def _turn(self, engine: Engine) -> Tick:
         held = {job.id: job for job in engine.held()}
-        records = self._records.read(held)
+        names = {id: name_of(id, _k(job)) for id, job in held.items()}
+        found = self._records.read(names.values())
+        records = {id: found[name] for id, name in names.items()}
         outcomes, lost = self._look(held, records)
         room = max(0, min(_MOST, self._most - len(held) + len(outcomes)))
         claimed = engine.turn(outcomes, room)
         self._sender.send({job.id: (job, _k(job)) for job in [*lost, *claimed]})
-        back = sum(cells["status"] == b"pending" for _, _, cells in outcomes.values())
-        return Tick(len(claimed), len(lost), len(outcomes) - back, back)
+        back = [id for id, (_, _, cells) in outcomes.items() if cells["status"] == b"pending"]
+        self._records.forget(names[id] for id in back)  # their next claim has one of its own
+        return Tick(len(claimed), len(lost), len(outcomes) - len(back), len(back))
 
     def _look(
         self, held: "Mapping[str, Job]", records: "Mapping[str, Record]"
@@ -190,7 +193,9 @@ class Bridge:
             elif record.state == "sent" and time.time() - record.sent > self._wait(record):
                 lost.append(job)
             elif record.state == "running":
-                if record.leased or not self._records.died(id, record.k, self._lease):
+                if record.leased or not self._records.died(
+                    name_of(id, record.k), record.k, self._lease
+                ):
                     continue
                 outcomes[id] = mark, number, recorded | died(job, self._options)
             elif record.state == "done":
@@ -273,7 +278,7 @@ class Bridge:
         if job is None and state == "cancelled":
             record = self._records.read([id])[id]
             k, due = record.k, float(record.row.get("run_at") or 0)
-        if not k or not self._records.stop(id, k, state, due):
+        if not k or not self._records.stop(name_of(id, k, job is None), k, state, due):
             return False
         if job is not None:
             ended = {

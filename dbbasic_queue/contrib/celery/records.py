@@ -1,6 +1,7 @@
 """What Redis knows of each job: a hash, so that no id runs twice, and none is lost unseen.
 
-`k` is the claim of the row for which this stands, `state` one of
+Its name is the job's id where no file has it, and else the id with the claim: two files may have a
+job of the same id.  `k` is the claim of the row for which this stands, `state` one of
 
     new        is about to be sent, or its sender died in it
     sent       waits in the engine
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 PREFIX = "dbbasic-queue:"
 _UNFINISHED = 90 * 86400  # seconds after which what nobody finishes is forgotten
+_STORED = 3600
 _AT_ONCE = 1000  # ids in one round trip
 
 # KEYS: the hash, the lease.  ARGV: k, whose token, lease in ms, now.
@@ -116,6 +118,11 @@ def client_of(url: str, **given: "Any") -> "redis.Redis":
         ) from None
 
 
+def name_of(id: str, k: str, direct: bool = False) -> str:
+    """Return the name of a job's record."""
+    return id if direct else f"{id}.{k}"
+
+
 class Record:
     """What Redis knew of one job when it was asked; `k` is "" where it knew nothing."""
 
@@ -193,6 +200,13 @@ class Records:
                 fields = {key.decode(): value.decode() for key, value in told[2 * number].items()}
                 found[id] = Record(fields, bool(told[2 * number + 1]))
         return found
+
+    def forget(self, names: "Iterable[str]") -> None:
+        """Keep records no longer than it takes to store what was read from them."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.expire(PREFIX + name, _STORED)
+            pipe.execute()
 
     def stop(self, id: str, k: str, state: str, due: float = 0) -> bool:
         """Let nobody begin it any more; False when a worker has.

@@ -7,7 +7,7 @@ from celery import Celery
 from kombu.exceptions import KombuError
 
 from ...engine import Options, as_cells
-from .records import Records
+from .records import Records, name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Sender:
         """
         if not jobs:
             return
-        marks = {id: k for id, (_, k) in jobs.items()}
+        marks = {name_of(id, k, direct): k for id, (_, k) in jobs.items()}
         rows = {id: as_cells(job) for id, (job, _) in jobs.items()} if direct else {}
         self._records.promise(marks, rows)
         with self._app.producer_or_acquire() as producer:

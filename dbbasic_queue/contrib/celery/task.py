@@ -9,6 +9,7 @@ from celery.exceptions import Ignore, Reject
 
 from ...engine import as_cells, as_job, died, run
 from ...errors import QueueError
+from .records import name_of
 from .sender import DOWN
 
 TYPE_CHECKING = False
@@ -46,10 +47,11 @@ class Runner:
         """Run one message: the cells of a job, its claim, and whether no file has a row for it."""
         job = as_job(cells)
         token = f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        answer = _patiently(lambda: self._records.begin(job.id, k, token, self._lease))
+        name = name_of(job.id, k, direct)
+        answer = _patiently(lambda: self._records.begin(name, k, token, self._lease))
         if answer == "unknown" and direct:  # Redis lost it, but not the message
             _patiently(lambda: self._records.promise({job.id: k}, {job.id: cells}))
-            answer = _patiently(lambda: self._records.begin(job.id, k, token, self._lease))
+            answer = _patiently(lambda: self._records.begin(name, k, token, self._lease))
         if direct and answer == "old":
             self._send_promised(job.id)
         if direct and answer == "running":
@@ -58,9 +60,9 @@ class Runner:
             _patiently(lambda: self._send(job, k, delay=self._lease))  # may be dead by then
         if answer != "go":
             raise Ignore(f"job {job.id} is refused: {answer}")
-        return self._over(job, k, direct, self._run(job, k, token))
+        return self._over(job, k, direct, self._run(job, name, k, token))
 
-    def _run(self, job: "Job", k: str, token: str) -> "dict[str, str]":
+    def _run(self, job: "Job", name: str, k: str, token: str) -> "dict[str, str]":
         beaten = time.monotonic()
         recorded: dict[str, str] = {}
 
@@ -70,7 +72,7 @@ class Runner:
                 return
             beaten = time.monotonic()
             try:
-                self._records.renew(job.id, k, token, self._lease)
+                self._records.renew(name, k, token, self._lease)
             except redis.RedisError:
                 pass  # it comes back, or the lease ends
 
@@ -79,7 +81,7 @@ class Runner:
             attempt.recorded.update({name: new.raw(name) for name in cells})
             recorded.update({name: new.raw(name).decode() for name in cells})
             try:
-                mine = self._records.renew(job.id, k, token, self._lease, recorded)
+                mine = self._records.renew(name, k, token, self._lease, recorded)
             except redis.RedisError as problem:
                 raise QueueError(f"job {job.id}: Redis did not store this: {problem}") from problem
             if not mine:
@@ -97,7 +99,8 @@ class Runner:
                 raise Ignore(f"job {job.id} was taken from this worker")
             self._send_promised(job.id)
             raise Ignore(f"job {job.id} is tried again")
-        _patiently(lambda: self._records.finish(job.id, k, job.attempts + 1, cells))
+        name = name_of(job.id, k, direct)
+        _patiently(lambda: self._records.finish(name, k, job.attempts + 1, cells))
         if ended.status == "completed":
             return ended.result
         if ended.status == "failed":
