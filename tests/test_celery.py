@@ -532,6 +532,33 @@ def test_two_files_with_the_same_id_do_not_disturb_each_other_in_one_redis(alone
     assert sorted(alone.ran) == ["first", "second"]
 
 
+@pytest.mark.soak
+def test_a_redis_that_does_not_answer_delays_no_time_limit_over_there(tmp_path):
+    silent, ended = Redis(tmp_path / "redis").start(), []
+
+    def spin(payload):
+        begun = time.monotonic()
+        silent.child.send_signal(signal.SIGSTOP)
+        try:
+            while True:
+                time.sleep(0.01)
+        finally:
+            ended.append(time.monotonic() - begun)
+            silent.child.send_signal(signal.SIGCONT)
+
+    app = celery.Celery("jobs", broker=silent.url, backend=silent.url)
+    there = Bridge(app, {"spin": spin}, lease=2)
+    id = there.enqueue("spin", timeout=1, max_attempts=1)
+    record = there._records.read([id])[id]
+    try:
+        with pytest.raises(Exception, match="timed out after 1 s"):
+            there._runner(record.row, record.k, True)
+    finally:
+        silent.kill()
+
+    assert ended[0] < 4
+
+
 def test_two_workers_that_find_a_third_dead_send_one_next_attempt(alone):
     id = alone.enqueue("flaky", max_attempts=3)
     [message] = alone.messages()

@@ -98,7 +98,10 @@ class Bridge:
         self._records = Records(quick, keep)
         self._sender = Sender(app, self._records, self._options)
         slow = client_of(url, socket_connect_timeout=5, socket_timeout=30)
-        self._runner = Runner(Records(slow, keep), self._options, lease, self._sender.publish)
+        beats = client_of(url, socket_connect_timeout=2, socket_timeout=2, retry=once)
+        self._runner = Runner(
+            Records(slow, keep), Records(beats, keep), self._options, lease, self._sender.publish
+        )
         self._engine: Engine | None = None
         self._away = False  # Redis did not answer, which is logged once
         for type in handlers:
