@@ -916,6 +916,59 @@ def test_graduate_called_again_leaves_a_job_alone_that_is_tried_again_over_there
     assert not list(queue.jobs())
 
 
+LEAVING = """
+    import os, sys
+    from dbbasic_queue import Queue
+    from dbbasic_queue.contrib.celery import graduation
+    from dbbasic_queue.contrib.celery.records import Records
+    from dbbasic_queue.contrib.celery.sender import Sender
+    from dbbasic_queue.engine import Wanted
+
+    left = int(sys.argv[1])
+
+    def dies(kind, name):
+        call = getattr(kind, name)
+        def step(*given, **more):
+            for part in (None, call):
+                global left
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), 9)
+                made = part and part(*given, **more)
+            return made
+        setattr(kind, name, step)
+
+    for kind, names in ((Records, ("ping", "read", "promise", "sent")), (Sender, ("publish",)),
+                        (Wanted, ("take",)), (graduation, ("marked", "remove"))):
+        for name in names:
+            dies(kind, name)
+    graduation.graduate(os.environ["REDIS"], queue_file=Queue(sys.argv[2]))
+"""
+
+
+@pytest.mark.soak
+def test_graduate_killed_before_or_after_each_of_its_steps_loses_and_doubles_nothing(
+    bridge, queue, place, server
+):
+    ids, step, died = [], 0, True
+    while died:
+        ids += queue.enqueue_many([("work", None), ("flaky", 2)])
+        child = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(LEAVING), str(step), queue.path], cwd=place,
+            env=environment(server.url), stderr=subprocess.PIPE,
+        )  # fmt: skip
+        died = child.returncode == -signal.SIGKILL
+        assert died or child.returncode == 0, child.stderr
+        step += 1
+
+    wait_for(lambda: all((job := bridge.get(id)) and job.finished for id in ids))
+
+    assert step > 15
+    assert not list(queue.jobs())
+    assert {bridge.get(id).status for id in ids} == {"completed"}
+    assert effects(place) == {id: 1 + number % 2 for number, id in enumerate(ids)}
+
+
 def test_graduate_in_two_ways_at_once_is_refused(queue, server, tmp_path):
     queue.enqueue("work")
     away = Redis(tmp_path / "redis").url
