@@ -102,6 +102,7 @@ def test_every_example_has_a_test_here_or_next_door():
         "test_examples.py",
         "test_celery.py",
         "test_deploy_examples.py",
+        "test_django_project.py",
         "test_docs.py",
         "test_flask.py",
         "test_metrics.py",
