@@ -15,6 +15,7 @@ from freezegun import freeze_time
 from dbbasic_queue import Queue, health
 from dbbasic_queue.middleware import kept_traceback
 from dbbasic_queue.schedule import add_schedule
+from dbbasic_queue.why import why
 
 django = pytest.importorskip("django", reason="needs the extra django")
 if django.VERSION < (6,):
@@ -25,9 +26,11 @@ from django.conf import settings  # noqa: E402
 APP = "dbbasic_queue.contrib.django"
 TSV = f"{APP}.TSVBackend"
 TASKS = """
+    import asyncio
     import os
     import time
 
+    from asgiref.sync import sync_to_async
     from django.db import connection
 
     from dbbasic_queue import current_job
@@ -44,6 +47,20 @@ TASKS = """
     @task()
     async def double(n):
         return {"is": 2 * n}
+
+    @task
+    async def dawdle(seconds):
+        ran.append("begun")
+        await asyncio.sleep(seconds)
+        ran.append("late")
+
+    @task
+    async def ask():
+        return await sync_to_async(query.func)()
+
+    @task
+    def twice(n):
+        return [add.enqueue(n).id, add.enqueue(n).id]
 
     @task
     def fail(error="boom"):
@@ -538,6 +555,18 @@ def test_a_receiver_that_raises_changes_nothing(shop, backend, tick, name):
 
 
 @pytest.mark.soak
+def test_an_async_task_that_takes_too_long_has_ended_before_that_is_told(shop, use, tick):
+    backend = use(timeout=0.02)
+    result = shop.dawdle.enqueue(0.3)
+
+    tick(backend)
+    result.refresh()
+    asyncio.run(asyncio.sleep(0.4))  # for as long as it would have gone on
+
+    assert (result.status, shop.ran) == ("FAILED", ["begun"])
+
+
+@pytest.mark.soak
 def test_a_task_that_takes_too_long_is_ended(shop, use, tick):
     backend = use(timeout=0.02)
     result = shop.sleep.enqueue(5)
@@ -551,13 +580,44 @@ def test_a_task_that_takes_too_long_is_ended(shop, use, tick):
 def test_old_connections_are_closed_after_each_task(shop, backend, tick):
     from django.db import connection
 
-    result = shop.query.enqueue()
+    results = [shop.query.enqueue(), shop.ask.enqueue()]
+
+    tick(backend)
+
+    assert [backend.get_result(result.id).return_value for result in results] == [7, 7]
+    assert connection.connection is None
+
+
+def test_a_task_enqueues_tasks(shop, backend, tick):
+    result = shop.twice.enqueue(1)
 
     tick(backend)
     result.refresh()
 
-    assert result.return_value == 7
-    assert connection.connection is None
+    assert shop.ran == [(1, 0)] * 2
+    assert [backend.get_result(id).status for id in result.return_value] == ["SUCCESSFUL"] * 2
+
+
+def test_a_back_end_with_a_task_class_of_its_own(shop, use, tick):
+    from dbbasic_queue.contrib.django import TSVBackend
+    from dbbasic_queue.contrib.django.framework import Task
+
+    class Loud(Task):
+        __slots__ = ()
+
+        def call(self, *args, **kwargs):
+            return f"{Task.call(self, *args, **kwargs)}!"
+
+    backend = use()
+    function = type(shop.add.func)(shop.add.func.__code__, shop.__dict__, "loud", (0,))
+    function.__module__, function.__qualname__ = "shop.tasks", "loud"
+    result = Loud(func=function).enqueue(1)
+
+    tick(backend)
+    result.refresh()
+
+    assert isinstance(backend, TSVBackend)
+    assert (result.return_value, type(result.task)) == ("1!", Loud)
 
 
 def test_a_type_in_the_file_is_never_imported(shop, backend, tick):
@@ -569,6 +629,8 @@ def test_a_type_in_the_file_is_never_imported(shop, backend, tick):
 
     assert backend.queue.get(id).status == "pending"
     assert not Path("imported").exists()
+    reason = why(id, queue_file=backend.queue)[0]
+    assert reason == "not handled: no worker has a handler for type elsewhere.task"
 
 
 def test_the_modules_of_the_option_are_imported(shop, use, tick):
@@ -765,3 +827,13 @@ def test_without_a_path_it_is_that_of_the_environment_else_in_the_projects_folde
     assert project == str(settings.BASE_DIR / "data" / "queue.tsv")
     assert backend.path == str(tmp_path / "env.tsv")
     assert isinstance(backend.queue, Queue)
+
+
+def test_who_uses_no_django_loads_none(run_python):
+    child = run_python("""
+        import sys
+        import dbbasic_queue.contrib, dbbasic_queue.queue
+        print([name for name in sys.modules if name.startswith("django")])
+    """)
+
+    assert child.communicate()[0] == "[]\n"

@@ -15,6 +15,7 @@ from ...middleware import traceback_kept
 from ...redact import redacting
 from ...schedule import serving
 from .backend import TSVBackend
+from .calling import call
 from .declared import discover, tasks
 from .framework import (
     Task,
@@ -79,7 +80,7 @@ def _handler(task: Task) -> "Callable[[Any], Any]":
     def handler(payload: "Any") -> "Any":
         result = _running.get()
         context = [TaskContext(task_result=result)] if task.takes_context else []
-        value = normalize_json(task.call(*context, *result.args, **result.kwargs))
+        value = normalize_json(call(task, [*context, *result.args], result.kwargs))
         json.dumps(value, allow_nan=False)  # else it could not be stored after it was told
         return value
 
