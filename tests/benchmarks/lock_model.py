@@ -1,0 +1,198 @@
+"""The wait for the lock of one queue file, as a model: `python tests/benchmarks/lock_model.py`.
+
+Events in order of time, seeded arrivals, no sleeping: the same parameters print the same table.
+Producers append under the lock; one worker folds and claims in edits that cost the whole file.
+"""
+
+import argparse
+import heapq
+import math
+import random
+from typing import NamedTuple
+
+NAP, LARGEST_CLAIM = 0.1, 20_000  # of an idle worker; as in worker.py
+DAY = 86400
+ABOVE = 1.0  # seconds, the bound that is asked for
+
+
+class Costs(NamedTuple):
+    """What how_far.py measures, in ms; MB are 10**6 bytes."""
+
+    enqueue: float = 0.3
+    edit: float = 3.0
+    edit_mb: float = 2.0  # for each MB of the file
+    edit_row: float = 0.01  # for each row that is changed
+    row: float = 200.0  # bytes
+
+    def edit_seconds(self, mb, changed=0):
+        return (self.edit + self.edit_mb * mb + self.edit_row * changed) / 1000
+
+    def mb(self, rate, days):
+        return rate * DAY * days * self.row / 1e6
+
+
+class Found(NamedTuple):
+    calls: list  # seconds of each enqueue, in order of length
+    delays: list  # from the call to the start of the job
+    edits: float  # share of the time that an edit has the lock
+
+
+class Model:
+    """One lock, and processes that are generators: they yield a time, LOCK or NEWS."""
+
+    LOCK, NEWS = "lock", "news"
+
+    def __init__(self, costs, mb, seed=0):
+        self.costs, self.mb = costs, mb
+        self.random = random.Random(seed)
+        self.now, self.events, self.number = 0.0, [], 0
+        self.free, self.waiting, self.idle = True, [], []
+        self.due, self.calls, self.delays, self.edits = [], [], [], 0.0
+
+    def run(self, processes):
+        for process in processes:
+            self._go_on(process)
+        while self.events:
+            self.now, _, process, waits_since = heapq.heappop(self.events)
+            if waits_since is None or self.free:
+                self.free = self.free and waits_since is None
+                self._go_on(process)
+            else:
+                self.waiting.append((waits_since, process))
+
+    def _go_on(self, process):
+        """Run a process up to where it waits for something."""
+        wants = next(process, None)
+        if wants is Model.LOCK and not self.free:
+            self.waiting.append((self.now, process))
+        elif wants is Model.LOCK:
+            self.free = False
+            self._at(self.now, process)
+        elif wants is Model.NEWS:
+            self.idle.append((self.now, process))
+        elif wants is not None:
+            self._at(wants, process)
+
+    def _at(self, when, process, waits_since=None):
+        self.number += 1
+        heapq.heappush(self.events, (when, self.number, process, waits_since))
+
+    def _release(self):
+        """Who waits looks again after its nap: 0.2 ms, doubled each time up to 5 ms, ± a half."""
+        self.free = True
+        for since, process in self.waiting:
+            nap = min(0.005, max(0.0002, (self.now - since) / 2)) * self.random.uniform(0.5, 1.5)
+            self._at(self.now + self.random.random() * nap, process, since)
+        self.waiting = []
+
+    def _tell(self):
+        """A worker that has nothing to do looks each 0.1 s whether the file is another one."""
+        for since, process in self.idle:
+            self._at(since + NAP * math.ceil((self.now - since) / NAP + 1e-9), process)
+        self.idle = []
+
+    def producer(self, arrivals):
+        for arrival in arrivals:
+            if arrival > self.now:
+                yield arrival
+            begun = self.now
+            yield Model.LOCK
+            yield self.now + self.costs.enqueue / 1000
+            self.calls.append(self.now - begun)
+            self.due.append(begun)
+            self._release()
+            self._tell()
+
+    def worker(self, handler, jobs):
+        size, finished = 1, 0
+        while len(self.delays) < jobs:
+            yield Model.LOCK
+            claimed, self.due = self.due[:size], self.due[size:]
+            took = self.costs.edit_seconds(self.mb, len(claimed) + finished)
+            self.edits += took
+            yield self.now + took
+            self._release()
+            began, finished = self.now, len(claimed)
+            for call in claimed:
+                self.delays.append(self.now - call)
+                yield self.now + handler
+            if claimed:
+                spent = max(self.now - began, 1e-6)
+                grown = size * 64 if spent < 0.1 else LARGEST_CLAIM
+                size = max(1, min(grown, int(finished / spent / 2), LARGEST_CLAIM))
+            elif not self.due and len(self.delays) < jobs:
+                yield Model.NEWS
+
+
+def arrivals(rate, jobs, producers, seed=0):
+    """Return for each producer when its calls are to begin: together they come at `rate`."""
+    times, at, chance = [[] for _ in range(producers)], 0.0, random.Random(seed)
+    for number in range(jobs):
+        at += chance.expovariate(rate)
+        times[number % producers].append(at)
+    return times
+
+
+def simulate(costs, mb, rate, *, jobs=2000, producers=32, handler=0.001, seed=0):
+    """Return the calls and delays of `jobs` jobs that come at `rate` a second."""
+    model = Model(costs, mb, seed)
+    times = arrivals(rate, jobs, producers, seed)
+    model.run([*map(model.producer, times), model.worker(handler, jobs)])
+    return Found(sorted(model.calls), sorted(model.delays), model.edits / max(model.now, 1e-9))
+
+
+def percentile(values, share):
+    return values[min(len(values) - 1, int(share * len(values)))]
+
+
+def most_rate(costs, days, of="calls", *, share=0.99):
+    """Return the jobs a second from which on the p99 of `calls` or `delays` is above a second."""
+    least, most = 0.001, 2000.0
+    for _ in range(14):  # to a part in a thousand
+        rate = math.sqrt(least * most)
+        found = simulate(costs, costs.mb(rate, days), rate)
+        if percentile(getattr(found, of), share) > ABOVE:
+            most = rate
+        else:
+            least = rate
+    return least
+
+
+def table(costs, all_days=(1, 7, 30)):
+    """Return lines of Markdown: for how long finished rows are kept, what the file carries."""
+    lines = [
+        "| kept | p99 of a job's delay passes 1 s at | jobs a day | rows | MB | one edit"
+        " | p99 of a call passes 1 s at |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for days in all_days:
+        rate, calls = most_rate(costs, days, "delays"), most_rate(costs, days)
+        mb, rows = costs.mb(rate, days), rate * DAY * days
+        cells = [
+            f"{days} day{'s' * (days > 1)}", f"{rate:.3g} jobs/s", f"{two(rate * DAY):,}",
+            f"{two(rows):,}", f"{two(mb):,}", f"{costs.edit_seconds(mb):.2f} s",
+            f"{calls:.3g} jobs/s",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def two(value):
+    """Round to two figures: the model is no better than that."""
+    return int(round(value, 1 - math.floor(math.log10(value)))) if value >= 1 else value
+
+
+def main():
+    told = "python tests/benchmarks/lock_model.py"
+    parser = argparse.ArgumentParser(description=__doc__, prog=told, allow_abbrev=False)
+    for name, value in Costs()._asdict().items():
+        unit = "bytes" if name == "row" else "ms"
+        parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=value, help=unit)
+    parser.add_argument("--days", type=float, nargs="+", default=[1, 7, 30])
+    options = vars(parser.parse_args())
+    days = [int(one) if one == int(one) else one for one in options.pop("days")]
+    print("\n".join(table(Costs(**options), days)))
+
+
+if __name__ == "__main__":
+    main()
