@@ -158,6 +158,11 @@ def most_rate(costs, days, of="calls", *, share=0.99):
     return least
 
 
+def outbox(costs, mb, batch):
+    """Return the jobs a second that go out and come back, a batch in two edits of so many MB."""
+    return batch / (2 * costs.edit_seconds(mb, batch))
+
+
 def table(costs, all_days=(1, 7, 30)):
     """Return lines of Markdown: for how long finished rows are kept, what the file carries."""
     lines = [
