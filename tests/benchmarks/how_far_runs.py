@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import time
+from statistics import median
 
 PAYLOAD = {"user": 1234567, "to": "ana@example.com", "template": "welcome", "lang": "en"}
 READY, GO = "ready-", "go"
@@ -45,10 +46,6 @@ def fill(folder, rows, name="queue.tsv"):
     return opened(folder, name), [f"{first + number * step:016x}" for number in range(rows)]
 
 
-def middle(values):
-    return sorted(values)[len(values) // 2]
-
-
 def percentile(values, share):
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
@@ -74,8 +71,8 @@ def size(folder, rows, jobs, calls):
         "row_bytes": os.path.getsize(queue.path) / rows,
     }
     adds = timed(lambda _: queue.enqueue("mail", PAYLOAD, 1 << 33), range(calls))
-    found["enqueue"], found["enqueue_p99"] = middle(adds), percentile(adds, 0.99)
-    found["get"] = middle(timed(queue.get, random.Random(0).choices(ids, k=calls)))
+    found["enqueue"], found["enqueue_p99"] = median(adds), percentile(adds, 0.99)
+    found["get"] = median(timed(queue.get, random.Random(0).choices(ids, k=calls)))
 
     def edit(rows):
         with queue.edit() as e:
@@ -83,11 +80,11 @@ def size(folder, rows, jobs, calls):
                 e.change(e.get(id), tenant="acme")
 
     edit(1)  # the column is new: this one writes every row
-    found["edit"] = middle(timed(edit, [1] * 5))
+    found["edit"] = median(timed(edit, [1] * 5))
     some = min(rows, 1000)
-    found["edit_row"] = max(0, (middle(timed(edit, [some] * 3)) - found["edit"]) / some)
+    found["edit_row"] = max(0, (median(timed(edit, [some] * 3)) - found["edit"]) / some)
     queue.process_jobs(handlers)
-    found["idle"] = middle(timed(lambda _: queue.process_jobs(handlers), range(20)))
+    found["idle"] = median(timed(lambda _: queue.process_jobs(handlers), range(20)))
     queue.enqueue("mail", PAYLOAD)
     (found["tick_of_one"],) = timed(lambda _: queue.process_jobs(handlers), [0])
     queue.enqueue_many([("mail", PAYLOAD)] * jobs)
@@ -213,7 +210,7 @@ def producers(folder, rows, number, worker, seconds):
     taken = [one for each in found for one in each["taken"]]
     return {
         "jobs_a_second": sum(len(one["taken"]) / one["seconds"] for one in found),
-        "p50": middle(taken), "p99": percentile(taken, 0.99), "most": max(taken),
+        "p50": median(taken), "p99": percentile(taken, 0.99), "most": max(taken),
     }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 NAP, LARGEST_CLAIM = 0.1, 20_000  # of an idle worker; as in worker.py
 DAY = 86400
+HOUR = 1 / 24  # of a day
 ABOVE = 1.0  # seconds, the bound that is asked for
 
 
@@ -158,12 +159,37 @@ def most_rate(costs, days, of="calls", *, share=0.99):
     return least
 
 
-def outbox(costs, mb, batch):
-    """Return the jobs a second that go out and come back, a batch in two edits of so many MB."""
-    return batch / (2 * costs.edit_seconds(mb, batch))
+def outbox(costs, days, batch):
+    """Return the jobs a second that one file hands on, a batch in one edit and back in another,
+    when each row is kept for so long: the file grows with the rate, and an edit with the file."""
+    least, most = 0.0, 1e6
+    for _ in range(60):
+        rate = (least + most) / 2
+        seconds = 2 * costs.edit_seconds(costs.mb(rate, days), batch)
+        least, most = (rate, most) if batch / seconds > rate else (least, rate)
+    return least
 
 
-def table(costs, all_days=(1, 7, 30)):
+def outbox_table(costs, all_days=(HOUR, 1, 7), batches=(100, 1000, 10_000)):
+    """Return lines of Markdown: how many jobs go through one outbox to other machines."""
+    lines = [
+        "| kept | batch | at most | MB | one edit | 10 machines, each | 1,000 machines, each |"
+    ]
+    lines.append("|---" * 7 + "|")
+    for days in all_days:
+        for batch in batches:
+            rate = outbox(costs, days, batch)
+            mb, a_day = costs.mb(rate, days), rate * DAY
+            cells = [
+                kept(days), f"{batch:,}", f"{two(rate):,} jobs/s", f"{two(mb):,}",
+                f"{costs.edit_seconds(mb, batch):.2f} s",
+                f"{two(a_day / 10):,} a day", f"{two(a_day / 1000):,} a day",
+            ]  # fmt: skip
+            lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def table(costs, all_days=(HOUR, 1, 7, 30)):
     """Return lines of Markdown: for how long finished rows are kept, what the file carries."""
     lines = [
         "| kept | p99 of a job's delay passes 1 s at | jobs a day | rows | MB | one edit"
@@ -174,12 +200,17 @@ def table(costs, all_days=(1, 7, 30)):
         rate, calls = most_rate(costs, days, "delays"), most_rate(costs, days)
         mb, rows = costs.mb(rate, days), rate * DAY * days
         cells = [
-            f"{days} day{'s' * (days > 1)}", f"{rate:.3g} jobs/s", f"{two(rate * DAY):,}",
+            kept(days), f"{rate:.3g} jobs/s", f"{two(rate * DAY):,}",
             f"{two(rows):,}", f"{two(mb):,}", f"{costs.edit_seconds(mb):.2f} s",
             f"{calls:.3g} jobs/s",
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def kept(days):
+    number, unit = (days, "day") if days >= 1 else (days * 24, "hour")
+    return f"{number:g} {unit}{'s' * (number > 1)}"
 
 
 def two(value):
@@ -193,10 +224,8 @@ def main():
     for name, value in Costs()._asdict().items():
         unit = "bytes" if name == "row" else "ms"
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=value, help=unit)
-    parser.add_argument("--days", type=float, nargs="+", default=[1, 7, 30])
-    options = vars(parser.parse_args())
-    days = [int(one) if one == int(one) else one for one in options.pop("days")]
-    print("\n".join(table(Costs(**options), days)))
+    costs = Costs(**vars(parser.parse_args()))
+    print("\n".join([*table(costs), "", *outbox_table(costs)]))
 
 
 if __name__ == "__main__":
