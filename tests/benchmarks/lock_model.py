@@ -147,15 +147,24 @@ def percentile(values, share):
 
 
 def most_rate(costs, days, of="calls", *, share=0.99, handler=0.001):
-    """Return the jobs a second from which on the p99 of `calls` or `delays` is above a second."""
-    least, most = 0.001, 2000.0
-    for _ in range(14):  # to a part in a thousand
-        rate = math.sqrt(least * most)
+    """Return the least jobs a second at which the p99 of `calls` or `delays` is above a second.
+
+    From small edits upwards: above it there may be rates that do better again, in batches.
+    """
+
+    def is_above(rate):
         found = simulate(costs, costs.mb(rate, days), rate, handler=handler)
-        if percentile(getattr(found, of), share) > ABOVE:
-            most = rate
-        else:
-            least = rate
+        return percentile(getattr(found, of), share) > ABOVE
+
+    rate = 0.05 / costs.edit_seconds(costs.mb(1, days))  # an edit takes some 50 ms
+    while is_above(rate):
+        rate /= 2
+    while not is_above(rate * 1.1):
+        rate *= 1.1
+    least, most = rate, rate * 1.1
+    for _ in range(4):
+        rate = (least + most) / 2
+        least, most = (least, rate) if is_above(rate) else (rate, most)
     return least
 
 
@@ -170,7 +179,7 @@ def outbox(costs, days, batch):
     return least
 
 
-def outbox_table(costs, all_days=(HOUR, 1, 7), batches=(100, 1000, 10_000)):
+def outbox_table(costs, all_days=(HOUR, 1), batches=(100, 1000, 10_000)):
     """Return lines of Markdown: how many jobs go through one outbox to other machines."""
     lines = [
         "| kept | batch | at most | MB | one edit | 10 machines, each | 1,000 machines, each |"
