@@ -161,9 +161,7 @@ class Bench:
         lines = lock_model.outbox_table(self._costs)
         if shutil.which("redis-server") and shutil.which("redis-benchmark"):
             found = self.rows("redis", [{"jobs": 2000 if self.quick else 50_000, "clients": 50}])[0]
-            told = ", ".join(
-                f"{short(rate)} {name.replace('_', ' ')}" for name, rate in found.items()
-            )
+            told = ", ".join(f"{name[:-9]} {short(rate)}/s" for name, rate in found.items())
             lines += ["", f"redis-server, 50 clients, --appendonly yes: {told}."]
         return lines
 

@@ -289,7 +289,7 @@ def redis(folder, jobs, clients):
         finally:
             running.terminate()
     rates = re.findall(r"(LPUSH|RPOP)\b[^\n]*?: ([\d.]+) requests per second", told.stdout)
-    return {f"{name.lower()}s_a_second": float(rate) for name, rate in rates}
+    return {f"{name}_a_second": float(rate) for name, rate in rates}
 
 
 if __name__ == "__main__":

@@ -179,7 +179,7 @@ def outbox(costs, days, batch):
     return least
 
 
-def outbox_table(costs, all_days=(HOUR, 1), batches=(100, 1000, 10_000)):
+def outbox_table(costs, all_days=(HOUR, 1), batches=(1000, 10_000)):
     """Return lines of Markdown: how many jobs go through one outbox to other machines."""
     lines = [
         "| kept | batch | at most | MB | one edit | 10 machines, each | 1,000 machines, each |"
