@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
@@ -159,10 +160,17 @@ class Bench:
         """One outbox for other machines, by arithmetic; and what Redis takes here."""
         self.parameters()
         lines = lock_model.outbox_table(self._costs)
-        if shutil.which("redis-server") and shutil.which("redis-benchmark"):
-            found = self.rows("redis", [{"jobs": 2000 if self.quick else 50_000, "clients": 50}])[0]
-            told = ", ".join(f"{name[:-9]} {short(rate)}/s" for name, rate in found.items())
-            lines += ["", f"redis-server, 50 clients, --appendonly yes: {told}."]
+        if not (shutil.which("redis-server") and shutil.which("redis-benchmark")):
+            return lines
+        found = self.rows("redis", [{"jobs": 2000 if self.quick else 50_000, "clients": 50}])[0]
+        told = ", ".join(f"{name[:-9]} {short(rate)}/s" for name, rate in found.items())
+        lines += ["", f"redis-server, 50 clients, --appendonly yes: {told}."]
+        if find_spec("celery") and find_spec("redis"):
+            sizes = [1000] if self.quick else [1000, 1_000_000]
+            cases = [{"rows": n, "jobs": 100 if self.quick else 3000} for n in sizes]
+            for number, one in zip(sizes, self.rows("bridge", cases), strict=True):
+                rate = short(one["jobs_a_second"])
+                lines.append(f"The forwarder to Celery, {number:,} rows: {rate} jobs/s.")
         return lines
 
     def model(self):

@@ -3,10 +3,12 @@
 Each run is a function that prints what it found as JSON: seconds, unless its name says otherwise.
 """
 
+import contextlib
 import json
 import os
 import random
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -269,27 +271,48 @@ def real(folder, rows, rate, jobs, number, handler):
     return {"calls": calls, "delays": delays}
 
 
-def redis(folder, jobs, clients):
-    """LPUSH and RPOP of a row's bytes, as redis-benchmark counts them; synced each second."""
-    import socket
-
+@contextlib.contextmanager
+def redis_server(folder):
+    """A server of our own that syncs each second; its port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    server = ["redis-server", "--bind", "127.0.0.1", "--port", port, "--save", ""]
+        port = free.getsockname()[1]
+    server = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
     server += ["--appendonly", "yes", "--dir", folder]
     with subprocess.Popen(server, stdout=subprocess.DEVNULL) as running:
         try:
-            end = time.monotonic() + 10
-            while socket.socket().connect_ex(("127.0.0.1", int(port))):
-                assert time.monotonic() < end, "redis-server does not start"
-                time.sleep(0.02)
-            program = f"redis-benchmark -p {port} -n {jobs} -c {clients} -d 200 -t lpush,rpop -q"
-            told = subprocess.run(program.split(), capture_output=True, text=True, check=True)
+            wait_for(lambda: not socket.socket().connect_ex(("127.0.0.1", port)))
+            yield port
         finally:
             running.terminate()
+
+
+def redis(folder, jobs, clients):
+    """LPUSH and RPOP of a row's bytes, as redis-benchmark counts them."""
+    with redis_server(folder) as port:
+        program = f"redis-benchmark -p {port} -n {jobs} -c {clients} -d 200 -t lpush,rpop -q"
+        told = subprocess.run(program.split(), capture_output=True, text=True, check=True)
     rates = re.findall(r"(LPUSH|RPOP)\b[^\n]*?: ([\d.]+) requests per second", told.stdout)
     return {f"{name}_a_second": float(rate) for name, rate in rates}
+
+
+def bridge(folder, rows, jobs):
+    """Jobs that the forwarder of the Celery bridge hands over; nobody runs them."""
+    from celery import Celery
+
+    from dbbasic_queue.contrib.celery import Bridge
+
+    queue, _ = fill(folder, rows)
+    with redis_server(folder) as port:
+        app = Celery("how_far", broker=f"redis://127.0.0.1:{port}/0")
+        forwarder = Bridge(app, {"mail": lambda payload: None}, queue_file=queue)
+        queue.enqueue("mail", PAYLOAD)
+        assert forwarder.tick().sent == 1  # connected, and the file was looked at
+        queue.enqueue_many([("mail", PAYLOAD)] * jobs)
+        sent, begun = 0, time.perf_counter()
+        while sent < jobs:
+            sent += forwarder.tick().sent
+        return {"jobs_a_second": sent / (time.perf_counter() - begun)}
 
 
 if __name__ == "__main__":
