@@ -14,6 +14,7 @@ NAP, LARGEST_CLAIM = 0.1, 20_000  # of an idle worker; as in worker.py
 DAY = 86400
 HOUR = 1 / 24  # of a day
 ABOVE = 1.0  # seconds, the bound that is asked for
+MOST = 10_000.0  # jobs a second: no further is looked
 
 
 class Costs(NamedTuple):
@@ -24,6 +25,7 @@ class Costs(NamedTuple):
     edit_mb: float = 2.0  # for each MB of the file
     edit_row: float = 0.01  # for each row that is changed
     row: float = 200.0  # bytes
+    message: float = 0.5  # to hand one job to an engine
 
     def edit_seconds(self, mb, changed=0):
         return (self.edit + self.edit_mb * mb + self.edit_row * changed) / 1000
@@ -159,7 +161,7 @@ def most_rate(costs, days, of="calls", *, share=0.99, handler=0.001):
     rate = 0.05 / costs.edit_seconds(costs.mb(1, days))  # an edit takes some 50 ms
     while is_above(rate):
         rate /= 2
-    while not is_above(rate * 1.1):
+    while rate < MOST and not is_above(rate * 1.1):
         rate *= 1.1
     least, most = rate, rate * 1.1
     for _ in range(4):
@@ -171,13 +173,14 @@ def most_rate(costs, days, of="calls", *, share=0.99, handler=0.001):
 def outbox(costs, days, batch):
     """Return the jobs a second that one file hands on, when each row is kept for so long.
 
-    Each edit takes in a batch that has ended, and claims another.  The file grows with the rate,
-    and an edit with the file.
+    Each edit takes in a batch that has ended, and claims another, which is then sent.  The file
+    grows with the rate, and an edit with the file.
     """
     least, most = 0.0, 1e6
     for _ in range(60):
         rate = (least + most) / 2
-        seconds = costs.edit_seconds(costs.mb(rate, days), 2 * batch)
+        edit = costs.edit_seconds(costs.mb(rate, days), 2 * batch)
+        seconds = edit + batch * costs.message / 1000
         least, most = (rate, most) if batch / seconds > rate else (least, rate)
     return least
 
