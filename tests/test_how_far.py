@@ -139,7 +139,7 @@ def test_its_commands_run_and_the_model_prints_its_tables(tmp_path):
     ]  # fmt: skip
 
     (tables,) = [out for block, out in zip(blocks, printed, strict=True) if COMMAND[0] in block]
-    assert tables.count("|\n") == 12
+    assert tables.count("|\n") == 11
     assert [line for line in tables.splitlines() if line not in PAGE] == []
 
 
@@ -153,7 +153,7 @@ def test_the_benchmark_runs_in_a_small_size_and_prints_each_table():
     )
 
     assert done.returncode == 0, done.stderr
-    for start in ("rows | MB", "rows | producers", "a handler waits", "files", "kept | batch"):
+    for start in ("rows | MB", "rows | producers", "a handler waits", "files", "kept | at most"):
         assert re.search(rf"(?m)^\| {re.escape(start)}.*\n\|[-|]*\n\| \w", done.stdout), start
     assert len(re.findall(r"(?m)^\| +\| +\| measured / model \|", done.stdout)) == 1
     assert os.listdir() == []
