@@ -1129,6 +1129,16 @@ def test_the_table_of_these_tests_has_every_command():
     assert set(EVERY) | elsewhere == set(commands())
 
 
+def test_what_needs_an_extra_that_is_missing_names_it(ask, queue, monkeypatch):
+    monkeypatch.setitem(sys.modules, "celery", None)
+
+    for words in ("forward jobs:bridge", "graduate --to redis://localhost"):
+        answer = ask(words)
+
+        assert answer.status == 2
+        assert "celery is not installed: pip install 'dbbasic-queue[celery]'" in answer.err
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_json_is_one_document(ask, queue, five, handlers, quiet_editor, name):
     shout = queue.enqueue("shout", HOSTILE)

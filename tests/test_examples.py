@@ -105,6 +105,7 @@ def test_every_example_has_a_test_here_or_next_door():
         "test_django_project.py",
         "test_docs.py",
         "test_flask.py",
+        "test_how_far.py",
         "test_metrics.py",
         "test_other_tools.py",
         "test_transcript.py",

@@ -1,7 +1,6 @@
 """The commands for Celery: hand due jobs over each minute, or move all of them for good."""
 
 import logging
-from importlib.util import find_spec
 
 from .. import Queue
 from ..errors import BadArgument
@@ -75,9 +74,12 @@ def graduate(queue: Queue, given: "Namespace", out: Output) -> int:
 
 
 def _check_extra() -> None:
-    for name in ("celery", "redis"):
-        if find_spec(name) is None:
-            raise BadArgument(f"{name} is not installed: pip install 'dbbasic-queue[celery]'")
+    try:
+        import celery  # noqa: F401
+        import redis  # noqa: F401
+    except ModuleNotFoundError as error:
+        text = f"{error.name} is not installed: pip install 'dbbasic-queue[celery]'"
+        raise BadArgument(text) from None
 
 
 def add_words(add: "Callable[..., ArgumentParser]") -> None:
