@@ -616,7 +616,8 @@ def test_a_back_end_with_a_task_class_of_its_own(shop, use, tick):
     backend = use()
     function = type(shop.add.func)(shop.add.func.__code__, shop.__dict__, "loud", (0,))
     function.__module__, function.__qualname__ = "shop.tasks", "loud"
-    result = Loud(func=function).enqueue(1)
+    fields = {"priority": 0, "backend": "default", "queue_name": "default", "run_after": None}
+    result = Loud(func=function, **fields).enqueue(1)
 
     tick(backend)
     result.refresh()
