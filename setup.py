@@ -4,6 +4,8 @@ from setuptools import find_packages, setup
 
 README = Path(__file__).with_name("README.md")
 TEST = ["pytest", "freezegun"]
+# Django 6.0 has the framework in it, and needs Python 3.12
+DJANGO = ["django>=4.2", "django-tasks>=0.12; python_version<'3.12'"]
 
 setup(
     name="dbbasic-queue",
@@ -44,6 +46,7 @@ setup(
         "celery": ["celery[redis]>=5.3"],
         "cron": ["cronsim>=2.7", "tzdata"],
         "crypto": ["cryptography>=42"],
+        "django": DJANGO,
         "metrics": ["prometheus_client"],
         "web": ["flask>=2.2"],
         "dev": [
@@ -53,6 +56,7 @@ setup(
             "mypy",
             "coverage>=7.17",
             "celery[redis]>=5.3",
+            *DJANGO,
             "flask>=2.2",
             "fastapi",
             "uvicorn",

@@ -32,6 +32,7 @@ PAGES = [
     "dbbasic_queue/README.md",
     "examples/README.md",
     "examples/asgi.md",
+    "examples/django_project.md",
     *LONG_PAGES,
 ]
 INSTALL = "python3 -m venv .venv && .venv/bin/pip install -q"

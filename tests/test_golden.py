@@ -138,6 +138,10 @@ def told(words, folder, how):
     text = plain(text.replace("\x1b", "^["))
     text = re.sub(r"(?<![\w-])[A-Za-z0-9_-]{43}=", "KEY", text)
     text = re.sub(r"[\d,]+ bytes", "N bytes", text)
+    # what this machine is like, and whether the package is installed in this Python
+    text = re.sub(r"(?m)(the file|its folder)( is)? [-drwxst]{10} \w+:\w+", r"\1\2 MODE", text)
+    text = re.sub(r"(?m)the file system is \S+", "the file system is FS", text)
+    text = re.sub(r"(?m)^.*in cron's bare environment.*\n( → install it .*\n)?", "", text)
     text = text.replace("due for SPAN:", "due:")  # said from the second second on
     text = re.sub(r"(?m)^(dbbasic_queue_\S+|.*_seconds\S*) [-\d.e+]+$", r"\1 NUMBER", text)
     text = re.sub(r"(?<=[ =])\d+\.\d+(?=[ ;,]|$)", "N", text)

@@ -1,5 +1,6 @@
 """Upkeep in a tick, by `keep=`: what is old leaves the file, seldom, and never at a job's cost."""
 
+import itertools
 import os
 import time
 from datetime import datetime, timedelta, timezone
@@ -29,10 +30,13 @@ def clock():
         yield moved
 
 
+OTHERS = itertools.count()  # so that no two ids are the same
+
+
 def add(queue, age, status="completed", finished=None, **cells):
     """A finished job that was added, and has ended, so long ago."""
     at = int(time.time() - age)
-    job = new_job("good", None, id=f"{at * 1_000_000 + int(os.urandom(1)[0]):013x}000")
+    job = new_job("good", None, id=f"{at * 1_000_000 + next(OTHERS):013x}000")
     done = at if finished is None else time.time() - finished
     cells = {"created_at": at, "run_at": at, "finished_at": done} | cells
     with queue.edit() as e:

@@ -24,6 +24,7 @@ SHOWN = 80  # characters of a bad line
 OURS = (
     "unique", "about", "on_failure", "cpu_seconds", "peak_mb", "signature", "sensitive", "steps",
     "checkpoint", "progress", "errors", "tags", "needs", "expires_at", "keep", "traceback",
+    "task_errors",
 )  # fmt: skip
 EDITOR = "put it right in an editor"
 _MARKS = {

@@ -10,7 +10,6 @@ import copy
 import math
 import mmap
 import os
-import resource
 import signal
 import sys
 import time
@@ -25,7 +24,7 @@ from ..recover import ON_REQUEST, kill_requests
 from ..run import Run, clock
 from ..stop import Stop
 from ..worker import Worker
-from .slot import ALL_LEAVE, LEFT, Meter, Slot, resident
+from .slot import ALL_LEAVE, LEFT, Meter, Slot, limit_memory, resident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -249,7 +248,7 @@ def _be_worker(
         worker = Worker(queue, options)
         if options.memory:
             worker.watcher.start()  # one that finds no memory at its start is waited for for ever
-            resource.setrlimit(resource.RLIMIT_DATA, (options.memory << 20, resource.RLIM_INFINITY))
+            limit_memory(options.memory << 20)
         slot.take()
         worker.run.slot, worker.run.cut_off = slot, _TOO_LATE
         worker.run.meter = Meter() if options.concurrency == 1 else None

@@ -104,8 +104,21 @@ def _peak() -> int:
 
 def resident(pid: int) -> int:
     """Return how many bytes of memory a process has, 0 where nobody tells."""
+    return _memory(pid)[0]
+
+
+def limit_memory(most: int) -> None:
+    """Let this process meet MemoryError when it would have more than so many bytes."""
+    has, reserved = _memory(os.getpid())
+    room = max(0, most - has) + reserved  # much is reserved and not used, as threads' stacks are
+    resource.setrlimit(resource.RLIMIT_DATA, (room if reserved else most, resource.RLIM_INFINITY))
+
+
+def _memory(pid: int) -> tuple[int, int]:
+    """Return the bytes that a process has, and those of its data as the kernel limits them."""
     try:
         with open(f"/proc/{pid}/statm") as statm:
-            return int(statm.read().split()[1]) * resource.getpagesize()
+            pages = statm.read().split()
+        return int(pages[1]) * resource.getpagesize(), int(pages[5]) * resource.getpagesize()
     except (OSError, IndexError, ValueError):
-        return 0
+        return 0, 0
