@@ -15,7 +15,7 @@ task id is the job's id; results, errors and attempts come back into the rows.  
 waits for other jobs or is to be tried again stays in the file until it is due: no message waits in
 Redis for a time.  An id that runs, or has run, is refused, so a message that is delivered twice
 does no harm.  A worker that dies costs its job an attempt, as here; one of whose jobs nothing is
-heard for `lease` seconds is dead.
+heard for `lease` seconds, and half as long again, is dead.
 
     dbbasic-queue list --status processing       the rows of Celery's jobs say @celery
     dbbasic-queue forward celery_app:bridge --cancel ID    while no worker has begun it

@@ -47,9 +47,9 @@ class Bridge:
     of process_jobs; `types` and `queues` say what is handed over (None: all of them), so that one
     type or queue at a time can move.  `redis_url` is where it is noted which id runs; None takes
     the result back end of the app, else its broker.  A worker over there that says nothing for
-    `lease` seconds is dead; a message of which nothing was heard for `again` seconds is sent once
-    more, then after twice that, and so on; finished ids are remembered for `keep` seconds.  At most
-    `most` jobs are out at a time.
+    `lease` seconds, and half as long again, is dead; a message of which nothing was heard for
+    `again` seconds is sent once more, then after twice that, and so on; finished ids are remembered
+    for `keep` seconds.  At most `most` jobs are out at a time.
     """
 
     def __init__(
