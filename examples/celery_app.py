@@ -24,6 +24,11 @@ heard for `lease` seconds, and half as long again, is dead.
 A Celery worker throws a message away whose type it does not know; such a job is sent again after
 ten minutes (`again=`).  So start new workers first, then the forwarder that knows the new type.
 
+A Redis that loses everything gets what waits again from the file, and what runs just then may run
+twice; what was added straight to Celery is lost with it.  A broker of another kind needs a
+`socket_timeout` in its `broker_transport_options`, or a silent one holds the forwarder.  Signed and
+sealed jobs stay here: whether one has run is looked up in the file.
+
 Move one type at a time with `types=["image"]`, or one queue with `queues=["high"]`; a worker here
 must not have handlers for what has moved.  Schedules stay here: keep a worker for them.
 
