@@ -23,7 +23,7 @@ from . import preload, sabotage, scenes, verdict
 from .results import Result
 
 HERE = Path(__file__).resolve().parent
-STEP = 4  # in a bounded run each so many-th call meets all faults, every call those that kill
+STEP = 7  # in a bounded run each so many-th call meets all faults, every call those that kill
 
 
 def campaign(bounded, names=(), without="", fault=""):
