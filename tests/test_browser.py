@@ -259,11 +259,20 @@ def test_a_pending_job_is_cancelled_on_its_page(world):
 
 def press(world, words):
     """Press a button; where a page asks for a second press, do that too."""
-    [first, *_] = [one for one in world.all("main button") if one.text.startswith(words)]
-    first.click()
-    if sure := world.all("main button.sure"):
-        assert f"{words} job" in world.find("h1").text
-        sure[0].click()
+
+    def click_first():
+        [first, *_] = [one for one in world.all("main button") if one.text.startswith(words)]
+        first.click()
+        return True
+
+    def click_sure():
+        if sure := world.all("main button.sure"):
+            assert f"{words} job" in world.find("h1").text
+            sure[0].click()
+        return True
+
+    world.until(click_first)  # a look in the middle of a poll finds what is gone by then
+    world.until(click_sure)
 
 
 def test_a_running_job_is_seen_to_move_and_to_end_without_a_reload(world):
